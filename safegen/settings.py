@@ -1,0 +1,46 @@
+"""Where safegen keeps what it keeps, and the limits it works within."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_PROMPT_CHARACTERS = 10_000
+"""Longer prompts are refused before any classifier sees them: no model reads that much, and regexes must stay fast."""
+
+LEDGER_BUSY_SECONDS = 30.0
+"""How long a writer waits for another one before it gives up with LedgerBusyError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """One folder that holds all of safegen's state: keys, ledger, manifests. Two homes share nothing."""
+
+    root: Path
+    ledger_url_override: str = ""
+
+    @classmethod
+    def default(cls) -> Home:
+        """``$SAFEGEN_HOME``, or the platform's user data folder; ``$SAFEGEN_LEDGER_URL`` moves the ledger elsewhere."""
+        root = os.environ.get("SAFEGEN_HOME", "")
+        if not root:
+            import platformdirs
+
+            root = platformdirs.user_data_dir("safegen", appauthor=False)
+        return cls(Path(root).expanduser().absolute(), os.environ.get("SAFEGEN_LEDGER_URL", ""))
+
+    @property
+    def keys(self) -> Path:
+        """Folder of private and public keys, mode 0700."""
+        return self.root / "keys"
+
+    @property
+    def manifests(self) -> Path:
+        """Folder of C2PA manifest stores, one ``<content id>.c2pa`` each."""
+        return self.root / "manifests"
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.ledger_url_override or f"sqlite:///{self.root / 'ledger.db'}"

@@ -1,0 +1,1 @@
+"""The embedded demonstration model: weights, card and training recipe."""
