@@ -1,0 +1,51 @@
+# Two verbs for a newcomer (demo, test), a few for developers. Everything installs into .venv from constraints.txt.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+# PyPI's own Linux build of torch brings several GB of CUDA: where PyTorch's CPU index can be reached, pass it here,
+#   make demo PIP_ARGS="--extra-index-url URL"
+PIP_ARGS ?=
+PIP      = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
+
+.PHONY: demo test lint format bench lock clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m safegen.demo demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Whole-pipeline figures of README, written to benchmarks/pipeline/results/
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/pipeline/overhead.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "safegen needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing safegen into $(VENV) (once, a few minutes)..."
+	$(PIP) torch
+	$(PIP) -e .
+	@# nudenet asks for the headless build and invisible-watermark for the other; both own the same folder. The headless
+	@# one, installed last, needs no system libraries.
+	$(PIP) --force-reinstall --no-deps opencv-python-headless
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e ".[dev]"
+	$(PIP) --force-reinstall --no-deps opencv-python-headless
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
