@@ -49,3 +49,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# Freeze what a fresh environment resolves to; the local version suffix of CPU builds is dropped.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet $(PIP_ARGS) "torch==2.13.0" && build/lock/bin/python -m pip install --quiet $(PIP_ARGS) -e ".[dev]"
+	(head -1 constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//') > build/constraints.txt && mv build/constraints.txt constraints.txt
