@@ -1,1 +1,17 @@
-"""safegen.media."""
+"""Frames in and out of files: probe, encode, decode, PNG, contact sheets. The only part of safegen that runs ffmpeg."""
+
+from safegen.media.decode import decode, read_clip
+from safegen.media.encode import encode_video
+from safegen.media.images import contact_sheet, encode_png, write_contact_sheet
+from safegen.media.probe import MediaInfo, probe
+
+__all__ = [
+    "MediaInfo",
+    "contact_sheet",
+    "decode",
+    "encode_png",
+    "encode_video",
+    "probe",
+    "read_clip",
+    "write_contact_sheet",
+]

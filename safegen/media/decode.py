@@ -1,0 +1,108 @@
+"""Read frames out of video and image files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from safegen.errors import UnreadableMediaError
+from safegen.media.ffmpeg_process import FfmpegProcess, arguments, open_input
+from safegen.media.formats import Source, identify
+from safegen.media.images import MAX_FRAME_PIXELS, load_image
+from safegen.types import Clip
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DEFAULT_MAX_FRAMES = 512
+DEFAULT_MAX_PIXELS = 2**28
+"""Pixels of a whole clip that ``read_clip`` holds at most: 805 MB as RGB (129 frames of 1920x1080)."""
+
+_HEADER_LIMIT = 32
+
+
+def decode(path: Path | str, *, tolerant: bool = False) -> Iterator[NDArray[np.uint8]]:
+    """Yield a file's frames in display order as uint8 RGB [H, W, 3]; a still image yields one.
+
+    Holds one frame at a time. Every coded frame comes exactly once, whatever its time stamp; rotation is applied.
+
+    Args:
+        path: an MP4/MOV, MKV/WebM, AVI, GIF, PNG, JPEG or WebP file.
+        tolerant: go on past damage where ffmpeg can conceal it, instead of refusing the file (for looking at
+            tampered files).
+
+    Raises:
+        InputError: no such file.
+        UnreadableMediaError: not media, truncated or damaged; raised late where damage lies behind good frames.
+        MediaError: ffmpeg could not be run.
+    """
+    source = identify(path)
+    if source.kind == "image":
+        return iter([load_image(source)])
+    return _decode_video(source, tolerant=tolerant)
+
+
+def read_clip(
+    path: Path | str,
+    *,
+    max_frames: int = DEFAULT_MAX_FRAMES,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    tolerant: bool = False,
+) -> Clip:
+    """Read a clip's frames into memory: its beginning, as far as ``max_frames`` and ``max_pixels`` (T*H*W) reach.
+
+    At least one frame is read. Raises what ``decode`` and ``probe`` raise.
+    """
+    import numpy as np
+
+    from safegen.media.probe import probe
+
+    frames: list[NDArray[np.uint8]] = []
+    stream = decode(path, tolerant=tolerant)
+    for frame in stream:
+        if frames and frame.shape != frames[0].shape:
+            raise UnreadableMediaError(f"{Path(path).name}: the picture size changes within the clip")
+        frames.append(frame)
+        if len(frames) >= max_frames or (len(frames) + 1) * frame.shape[0] * frame.shape[1] > max_pixels:
+            break
+    close = getattr(stream, "close", None)
+    if close is not None:
+        close()  # ends ffmpeg now rather than when the generator is collected
+    return Clip(np.stack(frames), probe(path, tolerant=tolerant).fps)
+
+
+def _decode_video(source: Source, *, tolerant: bool) -> Iterator[NDArray[np.uint8]]:
+    node = open_input(source, tolerant=tolerant, max_pixels=MAX_FRAME_PIXELS)["V:0"]
+    # Portable pixmaps, since each carries its own size: nothing has to be guessed from ffmpeg's messages.
+    output = node.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24", fps_mode="passthrough")
+    count = 0
+    with FfmpegProcess(arguments(output)) as process:
+        while True:
+            with process.waiting():
+                frame = _read_pixmap(process.stdout)
+            if frame is None:
+                break
+            count += 1
+            yield frame
+        failed = process.finish() != 0
+        if count == 0 or (failed and not tolerant):
+            raise UnreadableMediaError(
+                f"{source.path.name}: cannot be decoded, it is damaged or incomplete ({process.last_words()})",
+                remedy="Fetch or export the file again.",
+            )
+
+
+def _read_pixmap(pipe: IO[bytes]) -> NDArray[np.uint8] | None:
+    """Read one binary PPM as ffmpeg writes it (``P6\\n<w> <h>\\n255\\n``); None at the end or where it breaks off."""
+    import numpy as np
+
+    magic, size, depth = (pipe.readline(_HEADER_LIMIT) for _ in range(3))
+    if magic != b"P6\n" or depth != b"255\n":
+        return None
+    width, height = (int(n) for n in size.split())
+    data = pipe.read(width * height * 3)
+    if len(data) != width * height * 3:
+        return None
+    return np.frombuffer(bytearray(data), np.uint8).reshape(height, width, 3)

@@ -1,0 +1,141 @@
+"""Run imageio-ffmpeg's ffmpeg as a child: arguments from ffmpeg-python, drained output, a time limit, no orphans."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import IO, Any
+
+from safegen.errors import MediaError
+from safegen.media.formats import Source
+
+STALL_SECONDS = 60.0
+"""How long one read from, or write to, ffmpeg may take before the child is killed. A 4K frame takes under a second."""
+
+_ERROR_LINES = 4
+_ADDRESS = re.compile(r"^(\[[^\]]*\] ?)+")  # "[libx264 @ 0x5620be78d300] "
+_ECHOES = ("Task finished", "Terminating thread", "Last message repeated", "Error sending frames")
+
+
+def executable() -> str:
+    """Path of the ffmpeg binary that imageio-ffmpeg brings (or ``$IMAGEIO_FFMPEG_EXE``)."""
+    import imageio_ffmpeg
+
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise MediaError(
+            "no ffmpeg binary was found",
+            remedy="Reinstall imageio-ffmpeg (its wheel brings one), or set IMAGEIO_FFMPEG_EXE.",
+        ) from error
+
+
+def open_input(source: Source, *, tolerant: bool, max_pixels: int) -> Any:
+    """Return ffmpeg-python's input node for a local file: demuxer named, no network, no further files."""
+    import ffmpeg
+
+    strictness = {} if tolerant else {"xerror": None}
+    return ffmpeg.input(
+        source.url,
+        format=source.format,
+        protocol_whitelist="file,pipe",
+        max_pixels=max_pixels,
+        **strictness,
+    )
+
+
+def arguments(output: Any) -> list[str]:
+    """Compile an ffmpeg-python output node to the child's argument list."""
+    import ffmpeg
+
+    quiet = output.global_args("-nostdin", "-hide_banner", "-loglevel", "error")
+    return [str(a) for a in ffmpeg.compile(quiet, cmd=executable())]
+
+
+class FfmpegProcess:
+    """A running ffmpeg. Leaving the ``with`` block by an exception kills it; leaving normally waits for it."""
+
+    def __init__(self, args: list[str], *, stall_seconds: float = STALL_SECONDS) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - a file, because an unread pipe would block the child
+        self._stall_seconds = stall_seconds
+        self._waiting_since: float | None = None
+        self._done = threading.Event()
+        self.stalled = False
+        try:
+            # Its own session: Ctrl-C reaches us alone, and we decide what becomes of the child and its file.
+            self.child = subprocess.Popen(
+                args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True
+            )
+        except OSError as error:
+            self._log.close()
+            raise MediaError(f"ffmpeg could not be started: {error}", remedy="Reinstall imageio-ffmpeg.") from error
+        self._watchdog = threading.Thread(target=self._watch, name="ffmpeg-watchdog", daemon=True)
+        self._watchdog.start()
+
+    def __enter__(self) -> FfmpegProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and self.child.poll() is None:
+            self.child.kill()
+        self._done.set()
+        for pipe in (self.child.stdin, self.child.stdout):
+            if pipe is not None and not pipe.closed:
+                with contextlib.suppress(OSError):  # the child has gone, and unwritten bytes with it
+                    pipe.close()
+        self.child.wait()
+        self._log.close()
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """The pipe that ffmpeg reads from."""
+        assert self.child.stdin is not None  # noqa: S101 - opened as a pipe above
+        return self.child.stdin
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """The pipe that ffmpeg writes to."""
+        assert self.child.stdout is not None  # noqa: S101 - opened as a pipe above
+        return self.child.stdout
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Mark a wait for ffmpeg: the watchdog counts only these, never the time that our caller takes."""
+        self._waiting_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waiting_since = None
+
+    def finish(self) -> int:
+        """Close ffmpeg's input, wait for its end and return its exit status."""
+        with self.waiting():
+            if not self.stdin.closed:
+                with contextlib.suppress(OSError):  # the exit status below tells why the child went away
+                    self.stdin.close()
+            return self.child.wait()
+
+    def last_words(self) -> str:
+        """Return ffmpeg's last error lines as one, without addresses and without the echoes that follow each error."""
+        if self.stalled:
+            return f"ffmpeg made no progress for {self._stall_seconds:.0f} s and was stopped"
+        self._log.seek(0)
+        lines = self._log.read().decode("utf-8", "replace").splitlines()
+        telling = [_ADDRESS.sub("", line).strip() for line in lines if not any(echo in line for echo in _ECHOES)]
+        return "; ".join(list(dict.fromkeys(telling))[-_ERROR_LINES:]) or "ffmpeg gave no reason"
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.2):
+            since = self._waiting_since
+            if since is not None and time.monotonic() - since > self._stall_seconds:
+                self.stalled = True
+                self.child.kill()
+                return

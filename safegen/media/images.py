@@ -1,0 +1,113 @@
+"""Still images: read, write, and lay out contact sheets."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safegen.errors import InputError, MediaError, UnreadableMediaError
+from safegen.media.formats import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+MAX_FRAME_PIXELS = 64 * 2**20
+"""Pixels of one frame that are read at most (8192 x 8192): a few bytes of file must not claim gigabytes of memory."""
+
+_BREAKS = (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, TypeError, KeyError, OverflowError)
+"""What Pillow raises on damaged files, by fuzzing."""
+
+
+def image_size(source: Source) -> tuple[int, int]:
+    """Return (width, height) as displayed; decodes the picture, so that damage shows."""
+    frame = load_image(source)
+    return int(frame.shape[1]), int(frame.shape[0])
+
+
+def load_image(source: Source) -> NDArray[np.uint8]:
+    """Read a PNG, JPEG or WebP file as uint8 RGB [H, W, 3], upright (EXIF) and without its alpha channel.
+
+    Raises:
+        UnreadableMediaError: damaged, truncated, or larger than ``MAX_FRAME_PIXELS``.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(source.path, formats=(source.format,)) as image:
+            if image.width * image.height > MAX_FRAME_PIXELS:
+                raise UnreadableMediaError(
+                    f"{source.path.name}: {image.width}x{image.height} is more than {MAX_FRAME_PIXELS} pixels",
+                    remedy="Give a smaller version.",
+                )
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except (*_BREAKS, Image.DecompressionBombError) as error:
+        raise UnreadableMediaError(
+            f"{source.path.name}: cannot be decoded, it is damaged or incomplete ({error})",
+            remedy="Fetch or export the file again.",
+        ) from error
+
+
+def _to_rgb(image: Image) -> NDArray[np.uint8]:
+    import numpy as np
+
+    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip to white
+        grey = (np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def encode_png(frame: NDArray[np.uint8], path: Path | str) -> None:
+    """Write one uint8 RGB frame [H, W, 3] as a PNG without metadata, and fsync it.
+
+    Raises:
+        InputError: wrong shape or dtype.
+        MediaError: the file could not be written; none is left.
+    """
+    from PIL import Image
+
+    from safegen.media.encode import remove_partial
+
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != "uint8" or 0 in frame.shape:
+        raise InputError(f"a frame must be a uint8 array [H, W, 3], not {frame.dtype} {frame.shape}")
+    path = Path(path)
+    try:
+        with path.open("wb") as file:
+            Image.fromarray(frame).save(file, format="PNG")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        remove_partial(path)
+        raise MediaError(f"{path}: could not be written: {error}", remedy="Check free disk space.") from error
+    except BaseException:
+        remove_partial(path)
+        raise
+
+
+def contact_sheet(frames: Iterable[NDArray[np.uint8]], columns: int, *, gap: int = 4) -> NDArray[np.uint8]:
+    """Lay frames of one size out in rows of ``columns`` on white, ``gap`` pixels apart; uint8 RGB [H, W, 3]."""
+    import numpy as np
+
+    tiles = list(frames)
+    if not tiles or columns < 1 or gap < 0:
+        raise InputError("a contact sheet needs at least one frame, one column and a gap of 0 or more")
+    height, width = tiles[0].shape[:2]
+    if any(tile.shape != (height, width, 3) or tile.dtype != np.uint8 for tile in tiles):
+        raise InputError("a contact sheet's frames must be uint8 [H, W, 3] of one size")
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for index, tile in enumerate(tiles):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
+def write_contact_sheet(frames: Iterable[NDArray[np.uint8]], columns: int, path: Path | str, *, gap: int = 4) -> None:
+    """Write ``contact_sheet`` as a PNG."""
+    encode_png(contact_sheet(frames, columns, gap=gap), path)
