@@ -1,0 +1,156 @@
+"""Running a loaded pipeline: the call, the hooks, and the decode into frames."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from safegen.errors import GeneratorError, InputError, SafegenError
+from safegen.generators.loading import autocast
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+"""diffusers' ``callback_on_step_end(pipe, step, timestep, {"latents": ...})``; may replace the latents."""
+
+
+def sample(
+    pipe: Any,
+    call: Mapping[str, Any],
+    *,
+    prompt: str,
+    negative_prompt: str = "",
+    seed: int = 0,
+    image: NDArray[np.uint8] | None = None,
+    video: NDArray[np.uint8] | None = None,
+    strength: float | None = None,
+    callback: StepCallback | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.uint8]:
+    """Run ``pipe`` once and return the clip, uint8 [T, H, W, 3] RGB.
+
+    ``call`` is what ``Card.resolve`` returned. ``image`` (uint8 [H, W, 3]) and ``video`` (uint8 [T, H, W, 3], at least
+    ``num_frames`` long, at the card's frame rate) are for pipelines loaded in these modes; they are cropped to the
+    clip's shape. ``strength`` in (0, 1]: how much of a video is redrawn. ``callback`` sees, and may replace, the
+    latents after every step; ``progress(step, steps)`` is told afterwards. The same seed gives the same clip on the
+    same machine. Raises InputError for unusable inputs and GeneratorError if the model fails; what ``callback`` raises
+    and KeyboardInterrupt pass through.
+    """
+    import torch
+
+    arguments = _arguments(pipe, call, prompt, negative_prompt, image, video, strength)
+    arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
+    arguments["callback_on_step_end"] = _hook(callback, progress)
+    arguments["callback_on_step_end_tensor_inputs"] = ["latents"]
+    by_latents = _decodes_itself(pipe)
+    try:
+        with torch.inference_mode(), autocast(pipe):
+            made = pipe(**arguments, output_type="latent" if by_latents else "np").frames
+            if by_latents:
+                return decode_latents(pipe, made)
+            return _to_uint8(made[0])
+    except SafegenError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise GeneratorError("the device's memory is too small for this clip", remedy=_SMALLER) from error
+    except Exception as error:  # whatever a third-party pipeline raises
+        raise GeneratorError(f"the model failed while sampling: {error}", remedy=_SMALLER) from error
+
+
+_SMALLER = "Try fewer frames or a smaller size; if it persists, the model and the installed diffusers do not fit."
+
+
+def _arguments(
+    pipe: Any,
+    call: Mapping[str, Any],
+    prompt: str,
+    negative_prompt: str,
+    image: NDArray[np.uint8] | None,
+    video: NDArray[np.uint8] | None,
+    strength: float | None,
+) -> dict[str, Any]:
+    """Return the pipeline's arguments: those of ``call`` that this task's class takes, and its inputs."""
+    accepted = inspect.signature(pipe.__call__).parameters
+    arguments = {n: v for n, v in call.items() if n in accepted}
+    arguments["prompt"] = prompt
+    if negative_prompt and "negative_prompt" in accepted:
+        arguments["negative_prompt"] = negative_prompt
+    height, width, frames = call["height"], call["width"], call["num_frames"]
+    for name, given in (("image", image), ("video", video)):
+        required = name in accepted and accepted[name].kind is not inspect.Parameter.VAR_KEYWORD
+        if required != (given is not None):
+            which = "needs" if required else "takes no"
+            raise InputError(f"{type(pipe).__name__} {which} {name}", remedy="Load the pipeline in the fitting mode.")
+    if image is not None:
+        arguments["image"] = fit(image[None], height, width)[0]
+    if video is not None:
+        if len(video) < frames:
+            raise InputError(
+                f"the video has {len(video)} frames, {frames} are needed",
+                remedy="Give a longer video, or fewer frames.",
+            )
+        arguments["video"] = fit(video[:frames], height, width)
+        if strength is not None:
+            if not 0 < strength <= 1:
+                raise InputError(f"strength {strength} is not possible", remedy="Use a number above 0 and up to 1.")
+            arguments["strength"] = strength
+    return arguments
+
+
+def _hook(callback: StepCallback | None, progress: Callable[[int, int], None] | None) -> StepCallback:
+    def on_step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        out = tensors if callback is None else callback(pipe, step, timestep, tensors)
+        if progress is not None:
+            progress(step + 1, int(pipe.num_timesteps))
+        return out
+
+    return on_step_end
+
+
+def fit(frames: NDArray[np.uint8], height: int, width: int) -> list[Any]:
+    """Return uint8 [T, H, W, 3] as PIL images of the given size: scaled to cover it, and cropped around the centre."""
+    from PIL import Image, ImageOps
+
+    if frames.ndim != 4 or frames.shape[-1] != 3 or str(frames.dtype) != "uint8" or 0 in frames.shape:
+        raise InputError(f"expected uint8 RGB frames [T, H, W, 3], got {frames.dtype} {list(frames.shape)}")
+    return [ImageOps.fit(Image.fromarray(f), (width, height), Image.Resampling.LANCZOS) for f in frames]
+
+
+def _decodes_itself(pipe: Any) -> bool:
+    return type(pipe.vae).__name__ == "AutoencoderKLWan"
+
+
+def decode_latents(pipe: Any, latents: Any) -> NDArray[np.uint8]:
+    """Return the frames, uint8 [T, H, W, 3], of a Wan pipeline's final latents, float [1, C, t, h, w].
+
+    GeneratorError if the latents are not finite.
+    """
+    import torch
+
+    if not torch.isfinite(latents).all():
+        raise GeneratorError(
+            "the model's latents are not finite", remedy="Load it in float32, or with a smaller guidance scale."
+        )
+    vae = pipe.vae
+    latents = latents.to(vae.device, vae.dtype)
+    mean, std = (
+        torch.tensor(v, device=vae.device, dtype=vae.dtype).view(1, -1, 1, 1, 1)
+        for v in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    with torch.inference_mode(), autocast(pipe):
+        made = vae.decode(latents * std + mean, return_dict=False)[0][0]
+    return _to_uint8(((made.float() + 1) / 2).permute(1, 2, 3, 0).cpu().numpy())
+
+
+def _to_uint8(frames: Any) -> NDArray[np.uint8]:
+    """Frames in [0, 1] as uint8, rounded; GeneratorError if they are not finite."""
+    import numpy as np
+
+    values = np.asarray(frames)
+    if not np.isfinite(values).all():
+        raise GeneratorError("the decoded frames are not finite", remedy="Load the model in float32.")
+    rounded: NDArray[np.uint8] = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    return rounded
