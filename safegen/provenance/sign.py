@@ -1,0 +1,122 @@
+"""Signing one clip: a new file beside the caller's, read back before it is handed over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import c2pa
+
+from safegen.errors import ProvenanceError, SafegenError
+from safegen.keys import KeyStore
+from safegen.provenance.credential import CredentialState
+from safegen.provenance.engine import guess_format, make_context
+from safegen.provenance.manifest import InputFile, ManifestSpec
+from safegen.provenance.read import read_credential
+
+
+@dataclass(frozen=True, slots=True)
+class SignedAsset:
+    """A signed file: its manifest store (JUMBF bytes), the manifest's URN, and the SHA-256 of the whole file in hex."""
+
+    path: Path
+    manifest_bytes: bytes
+    manifest_id: str
+    sha256: str
+
+
+def sign_file(source: Path, destination: Path, spec: ManifestSpec, keys: KeyStore) -> SignedAsset:
+    """Write ``source`` with a signed manifest to ``destination``, which must not exist; ``source`` is only read.
+
+    The result is flushed to disk, read back and found trusted under the store's own root before it is returned. Give a
+    temporary path and rename it yourself once everything else is in place. Raises ProvenanceError, and leaves nothing
+    at ``destination``, if anything fails; KeyStoreError if ``keys`` can only verify.
+    """
+    _check_source(source, spec)
+    signing_key = keys.signing_key
+    try:
+        # "x" creates the file or fails: there is no moment at which another file could be overwritten.
+        target = destination.open("x+b")
+    except FileExistsError as error:
+        raise ProvenanceError(
+            f"{destination} exists already", remedy="Sign to a fresh path; safegen never signs over a file."
+        ) from error
+    except OSError as error:
+        raise ProvenanceError(f"cannot write {destination}: {error}", remedy="Check the folder.") from error
+    try:
+        with target:
+            manifest_bytes = _sign(source, target, spec, keys, signing_key)
+            target.flush()
+            os.fsync(target.fileno())
+        return _read_back(destination, manifest_bytes, spec, keys)
+    except BaseException as error:
+        destination.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ProvenanceError(f"signing {source} failed: {error}", remedy="Check the free space.") from error
+        raise
+
+
+def _check_source(source: Path, spec: ManifestSpec) -> None:
+    """Refuse a source that already has a manifest: signing it afresh would silently drop its history."""
+    found = read_credential(source)
+    if found.state is not CredentialState.ABSENT:
+        raise ProvenanceError(
+            f"{source} cannot be signed as a new {spec.media_format} file: its credential is {found.state}"
+            + (f" ({found.problem})" if found.problem else ""),
+            remedy="Sign the freshly encoded clip, and name earlier files as ingredients.",
+        )
+
+
+def _sign(source: Path, target: BinaryIO, spec: ManifestSpec, keys: KeyStore, signing_key: bytes) -> bytes:
+    info = (b"es256", keys.certificate_chain_pem.encode(), signing_key, None)
+    try:
+        with (
+            c2pa.Signer.from_info(c2pa.C2paSignerInfo(*info)) as signer,
+            c2pa.Builder(json.dumps(spec.definition()), make_context(keys.root_pem)) as builder,
+            source.open("rb") as stream,
+        ):
+            for ingredient in spec.ingredients:
+                _add(builder, ingredient)
+            return bytes(builder.sign(signer, str(spec.media_format), stream, target))
+    except c2pa.C2paError as error:
+        raise ProvenanceError(
+            f"signing {source} failed: {error}",
+            remedy=f"The file must be {spec.media_format}, and the keys intact (`safegen keys show`).",
+        ) from error
+
+
+def _add(builder: Any, ingredient: InputFile) -> None:
+    """Add an input as a stream, so that its manifests come along; inputs that cannot carry any are named only."""
+    try:
+        with ingredient.path.open("rb") as stream:
+            builder.add_ingredient(json.dumps(ingredient.definition()), guess_format(ingredient.path), stream)
+    except (OSError, c2pa.C2paError) as error:
+        raise ProvenanceError(
+            f"cannot record the input {ingredient.path}: {error}",
+            remedy="Give an intact image or video file; if its credential is damaged, a copy without it.",
+        ) from error
+
+
+def _read_back(destination: Path, manifest_bytes: bytes, spec: ManifestSpec, keys: KeyStore) -> SignedAsset:
+    try:
+        found = read_credential(destination, trust_anchors_pem=keys.root_pem)
+    except SafegenError as error:
+        raise ProvenanceError(f"the signed file cannot be read back: {error}") from error
+    good = (
+        found.state is CredentialState.TRUSTED
+        and found.content_id == spec.content_id
+        and found.leaf_serial == keys.leaf_serial
+    )
+    if not good or found.manifest_id is None or not manifest_bytes:
+        why = ", ".join(found.failure_codes) or found.problem or "it names other content"
+        raise ProvenanceError(
+            f"the signed file does not verify: {found.state} ({why})",
+            remedy="If an input file carries a damaged credential, use a copy without it.",
+        )
+    with destination.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return SignedAsset(destination, manifest_bytes, found.manifest_id, digest)
