@@ -1,0 +1,103 @@
+"""The text classifier that ships with safegen: hashed n-grams and one logistic regression per category, in numpy.
+
+Weights and their description lie in ``weights/`` and are made by ``python -m safegen.policies.train``. The
+description holds the weights' digest, and this module the description's rules; altered weights do not load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from safegen.errors import PolicyError
+from safegen.policies.features import BUCKETS, Counts, count
+from safegen.policies.hits import Hit
+from safegen.policies.normalise import View
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WEIGHTS = Path(__file__).parent / "weights"
+_REINSTALL = "Reinstall safegen: its weights are damaged."
+_MIN_SCORE = 0.05  # lower scores explain nothing and only lengthen decisions
+
+
+class NgramClassifier:
+    """Scores each category in [0, 1]. ``matrix``: float32 [BUCKETS, categories]; ``idf``: float32 [BUCKETS]."""
+
+    name = "ngram"
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        matrix: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        idf: NDArray[np.float32],
+        version: str,
+        digest: str | None,
+    ) -> None:
+        self.categories = tuple(categories)
+        self.version = version
+        self.weights_sha256 = digest
+        self._matrix = matrix
+        self._bias = bias
+        self._idf = idf
+
+    @classmethod
+    def load(cls, folder: Path = WEIGHTS) -> NgramClassifier:
+        """Read ``ngram.json`` and ``ngram.npz``; PolicyError where they are missing, altered or do not fit."""
+        try:
+            card = json.loads((folder / "ngram.json").read_text(encoding="utf-8"))
+            body = (folder / "ngram.npz").read_bytes()
+            digest = hashlib.sha256(body).hexdigest()
+            if digest != card["sha256"]:
+                raise PolicyError("the text classifier's weights were altered: ngram.npz", remedy=_REINSTALL)
+            import io
+
+            with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+                scale = arrays["scale"].astype(np.float32)
+                matrix = arrays["matrix"].astype(np.float32) * scale
+                bias, idf = arrays["bias"].astype(np.float32), arrays["idf"].astype(np.float32)
+            categories = [str(c) for c in card["categories"]]
+            version = str(card["version"])
+        except PolicyError:
+            raise
+        except Exception as exc:
+            raise PolicyError(f"the text classifier's weights cannot be read: {exc}", remedy=_REINSTALL) from exc
+        shapes = (matrix.shape, bias.shape, idf.shape)
+        if shapes != ((BUCKETS, len(categories)), (len(categories),), (BUCKETS,)):
+            raise PolicyError("the text classifier's weights have another shape than this version", remedy=_REINSTALL)
+        return cls(categories, matrix, bias, idf, version, digest)
+
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return float32 [texts, categories] for lower-case texts."""
+        return 1.0 / (1.0 + np.exp(-(self._project(count(texts)) + self._bias)))
+
+    def _project(self, counts: Counts) -> NDArray[np.float32]:
+        value = (1.0 + np.log(counts.counts)) * self._idf[counts.buckets]
+        norm = np.sqrt(np.bincount(counts.rows, value.astype(np.float64) ** 2, counts.texts))
+        value = value / np.maximum(norm, 1e-12)[counts.rows].astype(np.float32)
+        out = np.zeros((counts.texts, len(self.categories)), np.float32)
+        for at in range(len(self.categories)):
+            column = self._matrix[:, at][counts.buckets]
+            out[:, at] = np.bincount(counts.rows, value * column, counts.texts)
+        return out
+
+    def score(self, texts: Sequence[Sequence[View]]) -> list[list[Hit]]:
+        """Return the hits of each text: per category the highest score over its reliable views."""
+        flat = [(i, view) for i, views in enumerate(texts) for view in views if view.reliable]
+        scores = self.probabilities([view.text for _, view in flat])
+        if not np.isfinite(scores).all():
+            raise ValueError("scores are not finite")
+        best: list[dict[str, Hit]] = [{} for _ in texts]
+        for (i, view), row in zip(flat, scores, strict=True):
+            for category, value in zip(self.categories, row, strict=True):
+                held = best[i].get(category)
+                if value >= _MIN_SCORE and (held is None or value > held.score):
+                    best[i][category] = Hit(category, float(value), view.name, (0, 0))
+        return [list(hits.values()) for hits in best]

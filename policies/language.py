@@ -1,0 +1,62 @@
+"""Whether the text classifiers can read a text at all. They know English; what they cannot read goes to a person.
+
+Two tests, both deliberately simple: a word of two letters or more in another script is unreadable; and a text of
+Latin letters of which hardly a word is in a small English vocabulary is in another language, or is no language.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from safegen.policies.normalise import View, fold_character
+
+_VOCABULARY = Path(__file__).parent / "data" / "english.vocabulary"
+_WORD = re.compile(r"[^\W\d_]{2,}", re.UNICODE)
+_MIN_WORDS = 4  # fewer words say too little about a language
+_MIN_KNOWN = 0.3
+
+
+@cache
+def vocabulary() -> frozenset[str]:
+    """Return the English words that the language test knows."""
+    lines = _VOCABULARY.read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if line and not line.startswith("#"))
+
+
+def unreadable(text: str, views: Sequence[View]) -> str:
+    """Return why the text cannot be read ("script" or "vocabulary"), or an empty string where it can."""
+    for word in _WORD.findall(text):
+        if not word.isascii() and not any("a" <= c <= "z" for c in _folded(word)):
+            return "script"
+    known = vocabulary()
+    best = 1.0
+    for view in views:
+        if not view.reliable:
+            continue
+        words = _WORD.findall(view.text)
+        if len(words) < _MIN_WORDS:
+            if view.name == "base64" or len(views) == 1:
+                return ""
+            continue
+        share = sum(w in known for w in words) / len(words)
+        if share >= _MIN_KNOWN:
+            return ""
+        best = min(best, share)
+    return "vocabulary" if best < _MIN_KNOWN else ""
+
+
+def _folded(word: str) -> str:
+    """Return the word with look-alikes undone, but only where it mixes scripts: a whole foreign word stays foreign."""
+    latin = sum(_is_latin(c) for c in word)
+    if latin:
+        return "".join(fold_character(c) for c in word)
+    # Full-width and styled letters are Latin in disguise: NFKC alone makes them so. Cyrillic words are not.
+    return unicodedata.normalize("NFKC", word).lower()
+
+
+def _is_latin(char: str) -> bool:
+    return "LATIN" in unicodedata.name(char, "")

@@ -1,0 +1,220 @@
+"""Views of a text: the same words with one disguise after another taken off.
+
+A classifier that sees only the raw text misses words written with look-alike letters, invisible characters, digits for
+letters, gaps between letters, or an encoding. Each view undoes some of that and remembers, for every character, where
+it came from, so that a match in any view can be shown as the words that the user really wrote. Everything here takes
+linear time and never raises on any string, lone surrogates included.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+_LOOKALIKES = {
+    "a": "аαɑ𐊠ᴀаƌ"[:5],
+    "b": "Ьвʙ",
+    "c": "сϲᴄⅽ",
+    "d": "ԁɗᴅⅾ",
+    "e": "еєεɛҽᴇ℮",
+    "f": "ғƒꜰ",
+    "g": "ɡցɢԍ",
+    "h": "һհʜн",
+    "i": "іıιɩɪӏ",
+    "j": "јϳᴊ",
+    "k": "кκᴋқ",
+    "l": "ⅼʟ",
+    "m": "мᴍⅿ",
+    "n": "ոռɴпη",
+    "o": "оοσօᴏ",
+    "p": "рρᴘ",
+    "q": "ԛգ",
+    "r": "гʀᴦ",
+    "s": "ѕꜱƽ",
+    "t": "тτᴛ",
+    "u": "υսᴜц",
+    "v": "ѵνᴠⅴ",
+    "w": "ԝωᴡѡш",
+    "x": "хχⅹ",
+    "y": "уγүʏ",
+    "z": "ᴢʐ",
+    "-": "‐‑‒–—―−",
+    "'": "’‘ʼ`´",
+}
+_CONFUSABLE = {odd: plain for plain, odds in _LOOKALIKES.items() for odd in odds}
+
+_LEET = str.maketrans({
+    "0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g",
+    "@": "a", "$": "s", "!": "i", "|": "l", "+": "t", "€": "e", "£": "l",
+})  # fmt: skip
+_LEET_WORD = re.compile(r"(?=[^\s]*[a-z])[a-z0-9@$!|+€£]*[0-9@$!|+€£][a-z0-9@$!|+€£]*[a-z0-9@$|+€£]")
+# Units, ordinals, resolutions and years are no disguises.
+_PLAIN_NUMBER_WORD = re.compile(r"\d+(?:st|nd|rd|th|s|d|k|p|fps|mm|cm|km|m|x|hz|h|am|pm|yo)?|\d+x\d+|[a-z]\d+")
+_SPELLED = re.compile(r"(?<![a-z0-9])[a-z0-9](?:[\s.\-_*·•,/\\|~+:;]{1,3}[a-z0-9](?![a-z0-9])){2,}")
+_WORD_BREAK = re.compile(r"\s{2,}")
+_INNER_MARK = re.compile(r"(?<=[a-z])[.\-_*·•~|/\\'\"^]+(?=[a-z])")
+_STRETCHED = re.compile(r"([a-z])\1{2,}")
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_-]{12,}={0,2}")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One reading of a text.
+
+    ``text`` is lower case; ``origin[i]`` is the index in the raw text that ``text[i]`` came from (None: the same
+    index). ``spelled`` holds the spans of ``text`` that were joined from single letters and so carry no word
+    boundaries. ``reliable`` is false for views that read as words only by chance (reversed, rot13).
+    """
+
+    name: str
+    text: str
+    origin: Sequence[int] | None = None
+    spelled: tuple[tuple[int, int], ...] = ()
+    reliable: bool = True
+
+    def raw_range(self, start: int, end: int) -> tuple[int, int]:
+        """Return the range of the raw text behind ``text[start:end]``."""
+        if start >= end:
+            return (0, 0)
+        if self.origin is None:
+            return start, end
+        where = self.origin[start:end]
+        return min(where), max(where) + 1
+
+
+@lru_cache(maxsize=65536)
+def fold_character(char: str) -> str:
+    """Return what one character stands for: NFKD without marks and format characters, look-alikes undone, lower case.
+
+    The result is a fixed point: folding it again changes nothing.
+    """
+    text = char
+    for _ in range(6):
+        kept = (
+            c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in ("Mn", "Me", "Cf", "Cs")
+        )
+        plain = "".join(_CONFUSABLE.get(c, c) for c in "".join(kept).casefold())
+        # Control characters and every kind of blank read as one space.
+        plain = "".join(" " if c.isspace() or unicodedata.category(c) in ("Cc", "Zs") else c for c in plain)
+        if plain == text:
+            break
+        text = plain
+    return text
+
+
+def fold(text: str) -> View:
+    """Return the ``clean`` view: every character folded, offsets kept."""
+    if text.isascii():
+        lowered = text.lower()
+        if "\x00" not in lowered and lowered.replace("\n", " ").replace("\t", " ").isprintable():
+            return View("clean", lowered.replace("\n", " ").replace("\t", " "))
+    pieces = [fold_character(c) for c in text]
+    origin = [i for i, piece in enumerate(pieces) for _ in piece]
+    return View("clean", "".join(pieces), origin)
+
+
+def _edit(view: View, name: str, edits: list[tuple[int, int, str]], *, spelled: bool = False) -> View:
+    """Return ``view`` with the ranges replaced; each new character maps onto a place in its range."""
+    out: list[str] = []
+    origin: list[int] = []
+    marks: list[tuple[int, int]] = [] if spelled else list(view.spelled)
+    base = view.origin if view.origin is not None else range(len(view.text))
+    at = length = 0
+    for start, end, new in edits:
+        out.append(view.text[at:start])
+        origin.extend(base[at:start])
+        length += start - at
+        span = max(end - start, 1)
+        origin.extend(base[min(start + (k * span) // max(len(new), 1), end - 1)] for k in range(len(new)))
+        out.append(new)
+        if spelled:
+            marks.append((length, length + len(new)))
+        length += len(new)
+        at = end
+    out.append(view.text[at:])
+    origin.extend(base[at:])
+    return View(name, "".join(out), origin, tuple(marks), view.reliable)
+
+
+def _unleet(view: View, name: str) -> View:
+    edits = []
+    for word in _LEET_WORD.finditer(view.text):
+        if _PLAIN_NUMBER_WORD.fullmatch(word[0]):
+            continue
+        edits.append((word.start(), word.end(), word[0].translate(_LEET)))
+    return _edit(view, name, edits) if edits else view
+
+
+def _join(view: View) -> View:
+    """Join letters that were pulled apart: "w o r d", "w.o.r.d"; a wider gap is taken for the end of a word."""
+    edits = []
+    for run in _SPELLED.finditer(view.text):
+        words = ["".join(c for c in part if c.isalnum()) for part in _WORD_BREAK.split(run[0])]
+        edits.append((run.start(), run.end(), " ".join(words)))
+    joined = _edit(view, "joined", edits, spelled=True) if edits else view
+    inner = [(m.start(), m.end(), "") for m in _INNER_MARK.finditer(joined.text)]
+    if inner:
+        removed = _edit(joined, "joined", inner)
+        joined = View("joined", removed.text, removed.origin, _shift(joined.spelled, inner), view.reliable)
+    stretched = [(m.start(), m.end(), m[1]) for m in _STRETCHED.finditer(joined.text)]
+    if stretched:
+        spans = _shift(joined.spelled, [(s + 1, e, "") for s, e, _ in stretched])
+        shrunk = _edit(joined, "joined", stretched)
+        joined = View("joined", shrunk.text, shrunk.origin, spans, view.reliable)
+    return joined
+
+
+def _shift(spans: tuple[tuple[int, int], ...], removed: list[tuple[int, int, str]]) -> tuple[tuple[int, int], ...]:
+    """Move spans left past deletions that lie before their ends."""
+    if not spans:
+        return ()
+    moved = []
+    for start, end in spans:
+        before = sum(min(e, start) - s for s, e, _ in removed if s < start)
+        upto = sum(min(e, end) - s for s, e, _ in removed if s < end)
+        moved.append((start - before, end - upto))
+    return tuple(moved)
+
+
+def _decoded(text: str) -> list[View]:
+    """Return readings of the parts that look like base64 and decode to printable text."""
+    views = []
+    for token in list(_BASE64.finditer(text))[:16]:
+        body = token[0].rstrip("=").replace("-", "+").replace("_", "/")
+        try:
+            plain = base64.b64decode(body + "=" * (-len(body) % 4), validate=True).decode("utf-8")
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            continue
+        if len(plain) < 6 or not plain.isprintable() or (" " not in plain.strip() and not plain.isalpha()):
+            continue
+        inner = fold(plain)
+        views.append(View("base64", inner.text, [token.start()] * (len(inner.text) - 1) + [token.end() - 1]))
+    return [v for v in views if v.text]
+
+
+def views_of(text: str) -> tuple[View, ...]:
+    """Return the distinct views of ``text``, the plainest first: clean, leet, joined, base64, then rot13, reversed.
+
+    Scores are the maximum over views. A view that equals an earlier one is left out, so plain English costs one or two.
+    """
+    clean = fold(text)
+    leet = _unleet(clean, "leet")
+    candidates = [clean, leet, _join(leet), _join(clean), *_decoded(text)]
+    for view in (clean,):
+        rot13 = codecs.encode(view.text, "rot13")
+        candidates.append(View("rot13", rot13, view.origin, (), False))
+        base = view.origin if view.origin is not None else range(len(view.text))
+        candidates.append(View("reversed", view.text[::-1], base[::-1], (), False))
+    seen: set[str] = set()
+    kept = []
+    for view in candidates:
+        if view.text not in seen:
+            seen.add(view.text)
+            kept.append(view)
+    return tuple(kept)
