@@ -1,9 +1,9 @@
 """Frames in and out of files: probe, encode, decode, PNG, contact sheets. The only part of safegen that runs ffmpeg."""
 
-from safegen.media.decode import decode, read_clip
-from safegen.media.encode import encode_video
+from safegen.media.decoding import decode, read_clip
+from safegen.media.encoding import encode_video
 from safegen.media.images import contact_sheet, encode_png, write_contact_sheet
-from safegen.media.probe import MediaInfo, probe
+from safegen.media.probing import MediaInfo, probe
 
 __all__ = [
     "MediaInfo",

@@ -71,7 +71,7 @@ def encode_png(frame: NDArray[np.uint8], path: Path | str) -> None:
     """
     from PIL import Image
 
-    from safegen.media.encode import remove_partial
+    from safegen.media.encoding import remove_partial
 
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != "uint8" or 0 in frame.shape:
         raise InputError(f"a frame must be a uint8 array [H, W, 3], not {frame.dtype} {frame.shape}")

@@ -85,19 +85,18 @@ def _output_node(path: Path, width: int, height: int, rate: Fraction, crf: int) 
         framerate=f"{rate.numerator}/{rate.denominator}",
         protocol_whitelist="file,pipe",
     )
-    yuv = raw.filter(
-        "scale", out_color_matrix="bt709", out_range="tv", flags="bicubic+accurate_rnd+full_chroma_int"
-    ).filter("format", "yuv420p")
+    yuv = (
+        raw.filter("scale", out_color_matrix="bt709", out_range="tv", flags="bicubic+accurate_rnd+full_chroma_int")
+        .filter("format", "yuv420p")
+        # The encoder takes its tags from the frames, and raw RGB frames bring neither primaries nor transfer.
+        .filter("setparams", color_primaries="bt709", color_trc="bt709", colorspace="bt709", range="tv")
+    )
     options = {
         "format": "mp4",
         "vcodec": "libx264",
         "crf": crf,
         "preset": "medium",
         "threads": _THREADS,
-        "colorspace": "bt709",
-        "color_primaries": "bt709",
-        "color_trc": "bt709",
-        "color_range": "tv",
         "movflags": "+faststart",
         # No names of encoder, version or settings: bit-exact mode, no copied tags, and x264's SEI message (type 6) cut.
         "fflags": "+bitexact",

@@ -57,7 +57,7 @@ def read_clip(
     """
     import numpy as np
 
-    from safegen.media.probe import probe
+    from safegen.media.probing import probe
 
     frames: list[NDArray[np.uint8]] = []
     stream = decode(path, tolerant=tolerant)

@@ -42,7 +42,7 @@ def probe(path: Path | str, *, tolerant: bool = False) -> MediaInfo:
         return MediaInfo("image", width, height, 1, 0.0, 0.0, source.format.lower())
     codec, time_base, stamps = _packets(source, tolerant=tolerant)
 
-    from safegen.media.decode import decode
+    from safegen.media.decoding import decode
 
     first = next(decode(path, tolerant=True))
     starts = [pts for pts, _ in stamps]
