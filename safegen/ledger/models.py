@@ -1,0 +1,84 @@
+"""The ledger's tables, as SQLAlchemy Core metadata.
+
+Core and not the ORM: importing the ORM costs more than a whole look-up, and rows here are written once and never
+changed. Hashes are hex text so that any SQL shell shows them. ``migrations/`` creates these tables; a test compares.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+Big = BigInteger().with_variant(Integer(), "sqlite")  # an INTEGER PRIMARY KEY is SQLite's own row id
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("idx", Big, primary_key=True, autoincrement=False),
+    Column("time", String(32), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("content_id", String(16)),
+    Column("asset_sha256", String(64)),
+    Column("manifest_sha256", String(64)),
+    Column("model", String(512)),
+    Column("policy_sha256", String(64)),
+    Column("action", String(32)),
+    Column("leaf", Text, nullable=False),
+    Column("leaf_hash", String(64), nullable=False),
+    Index("ix_entries_content_id", "content_id"),
+    Index("ix_entries_asset_sha256", "asset_sha256"),
+)
+"""One row per entry. Every column but ``leaf`` follows from ``leaf``; verification derives it again.
+
+The migration adds a unique index on the content ids of generated entries. It is partial, which only some databases
+know, and naming those here would load their dialects at every start.
+"""
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("level", Integer, nullable=False),
+    Column("position", Big, nullable=False),
+    Column("hash", String(64), nullable=False),
+    PrimaryKeyConstraint("level", "position"),
+)
+"""Roots of complete subtrees at the levels 8, 16, 24 ... (one row per 256 below), so that proofs read few rows."""
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("size", Big, primary_key=True, autoincrement=False),
+    Column("note", Text, nullable=False),
+)
+"""One signed note per append; row ``size`` covers the entries 0 to size - 1."""
+
+head = Table(
+    "head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("size", Big, nullable=False),
+    Column("frontier", Text, nullable=False),
+    Column("vkey", Text, nullable=False),
+    CheckConstraint("id = 1", name="ck_head_single"),
+)
+"""One row, the writers' lock: the number of entries, the frontier (hex, space-separated) and the signer's vkey."""
+
+SQLITE_TRIGGERS = frozenset(
+    {
+        *(f"{table}_no_{what}" for table in ("entries", "checkpoints", "nodes") for what in ("update", "delete")),
+        *(f"{table}_only_append" for table in ("entries", "checkpoints", "nodes")),
+    }
+)
+"""The names of the guards that the first migration puts on SQLite ledgers."""

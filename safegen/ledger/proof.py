@@ -1,0 +1,110 @@
+"""Proofs read from a ledger's tables, and the portable form of an inclusion proof (c2sp.org/tlog-proof)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import Connection, select
+
+from safegen.errors import LedgerError
+from safegen.ledger import merkle
+from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
+from safegen.ledger.models import entries, nodes
+
+TILE_LEVELS = 8
+"""Stored nodes lie this many levels apart: a tile of 256 rows stands for one row of the next."""
+
+_HEADER = "c2sp.org/tlog-proof@v1"
+_INDEX = re.compile(r"index (0|[1-9][0-9]{0,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class InclusionProof:
+    """Proof that an entry lies in the ledger that a checkpoint covers. Hashes are hex, sibling of the leaf first."""
+
+    index: int
+    size: int
+    leaf_hash: str
+    path: tuple[str, ...]
+    checkpoint: str
+
+    def to_text(self) -> str:
+        """Return the proof as a C2SP tlog-proof, which any verifier of that format checks offline."""
+        hashes = "".join(base64.b64encode(bytes.fromhex(h)).decode() + "\n" for h in self.path)
+        return f"{_HEADER}\nindex {self.index}\n{hashes}\n{self.checkpoint}"
+
+    @classmethod
+    def from_text(cls, text: str, leaf: str | bytes) -> InclusionProof:
+        """Read a tlog-proof about ``leaf`` (its canonical JSON); LedgerError if it is malformed. Proves nothing yet."""
+        front, gap, checkpoint = text.partition("\n\n")
+        lines = front.split("\n")
+        index = _INDEX.fullmatch(lines[1]) if len(lines) > 1 else None
+        if not gap or lines[0] != _HEADER or index is None:
+            raise LedgerError(f"not an inclusion proof: expected {_HEADER}, an index, hashes and a checkpoint")
+        try:
+            path = tuple(base64.b64decode(line, validate=True).hex() for line in lines[2:])
+        except (binascii.Error, ValueError) as exc:
+            raise LedgerError("not an inclusion proof: a hash is not base64") from exc
+        size = Checkpoint.parse(checkpoint.rpartition("\n\n")[0] + "\n").size
+        return cls(int(index[1]), size, merkle.leaf_hash(_bytes(leaf)).hex(), path, checkpoint)
+
+
+def verify_inclusion(proof: InclusionProof, leaf: str | bytes, key: Ed25519PublicKey | VerifierKey) -> bool:
+    """Whether ``proof`` shows that ``leaf`` (an entry's canonical JSON) lies in the ledger that ``key`` signs.
+
+    With a bare public key any origin is accepted; with a VerifierKey the checkpoint must carry that origin.
+    """
+    try:
+        if isinstance(key, Ed25519PublicKey):
+            key = VerifierKey.of(proof.checkpoint.partition("\n")[0], key)
+        checkpoint = open_checkpoint(proof.checkpoint, key)
+        digest = merkle.leaf_hash(_bytes(leaf))
+        path = [bytes.fromhex(h) for h in proof.path]
+    except (LedgerError, ValueError):
+        return False
+    if checkpoint.size != proof.size or digest.hex() != proof.leaf_hash:
+        return False
+    return merkle.verify_inclusion(proof.index, proof.size, digest, path, checkpoint.root)
+
+
+class TreeReader:
+    """A ``merkle.NodeReader`` over the tables; LedgerError where a row is missing."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __call__(self, level: int, position: int) -> bytes:
+        """Return the hash of the complete subtree at (level, position), read from at most 128 stored rows."""
+        base = level - level % TILE_LEVELS
+        width = 1 << level - base
+        row = self._stored(base, position * width, width)
+        while len(row) > 1:
+            row = [merkle.node_hash(left, right) for left, right in zip(row[::2], row[1::2], strict=True)]
+        return row[0]
+
+    def _stored(self, level: int, first: int, count: int) -> list[bytes]:
+        if level == 0:
+            key, value, where = entries.c.idx, entries.c.leaf_hash, entries.c.idx >= 0
+        else:
+            key, value, where = nodes.c.position, nodes.c.hash, nodes.c.level == level
+        query = select(value).where(where, key >= first, key < first + count).order_by(key)
+        try:
+            row = [bytes.fromhex(h) for (h,) in self._connection.execute(query)]
+        except (ValueError, TypeError) as exc:
+            raise damaged(f"a hash at level {level} is not hex") from exc
+        if len(row) != count:
+            raise damaged(f"hashes are missing at level {level} from {first}")
+        return row
+
+
+def damaged(detail: str) -> LedgerError:
+    """Return the error for tables that contradict themselves."""
+    return LedgerError(f"the ledger is damaged: {detail}", remedy="run: safegen ledger verify")
+
+
+def _bytes(leaf: str | bytes) -> bytes:
+    return leaf.encode("utf-8", "surrogateescape") if isinstance(leaf, str) else leaf

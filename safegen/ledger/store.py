@@ -1,0 +1,332 @@
+"""The ledger: append entries, look them up, prove them. One append is one transaction with one signed checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from sqlalchemy import Connection, Engine, Row, Select, func, insert, select, update
+
+from safegen.errors import LedgerError
+from safegen.ledger import merkle, schema
+from safegen.ledger.audit import LedgerReport, audit, column_faults
+from safegen.ledger.checkpoint import Checkpoint, VerifierKey, default_origin, open_checkpoint, sign_checkpoint
+from safegen.ledger.database import connect, parse_url, reading, writing
+from safegen.ledger.entry import COLUMNS, Entry, Event, EventKind, decode_leaf, encode_leaf
+from safegen.ledger.models import checkpoints, entries, head, nodes
+from safegen.ledger.proof import TILE_LEVELS, InclusionProof, TreeReader, damaged
+from safegen.settings import LEDGER_BUSY_SECONDS
+from safegen.types import Json
+
+_PAGE = 256  # rows fetched at once: no read transaction stays open while the caller thinks
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an append returns: the entry's index, its leaf hash (hex) and the signed checkpoint that first covers it."""
+
+    index: int
+    leaf_hash: str
+    checkpoint: str
+
+
+class Ledger:
+    """An append-only record in SQL. Open it with ``Ledger.open``; use it as a context manager or call ``close``."""
+
+    def __init__(self, engine: Engine, key: Ed25519PrivateKey | None, origin: str, read_only: bool) -> None:
+        self._engine = engine
+        self._key = key
+        self._origin = origin
+        self._read_only = read_only
+        self._last_note = ""  # the newest checkpoint that this object signed or checked
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        key: Ed25519PrivateKey | None = None,
+        origin: str = "",
+        create: bool = True,
+        read_only: bool = False,
+        busy_seconds: float = LEDGER_BUSY_SECONDS,
+    ) -> Ledger:
+        """Open the ledger at a SQLAlchemy URL, and set up an empty database unless ``create`` is false.
+
+        ``key`` signs checkpoints and is needed only to append. ``origin`` names the log; without it a new ledger's
+        origin comes from its key and an existing ledger keeps its own. LedgerError if the database is missing,
+        unreadable, not writable or no ledger; MigrationRequiredError if its schema is another version's;
+        LedgerBusyError if it stays locked for ``busy_seconds``.
+        """
+        engine = connect(parse_url(url), create=create, read_only=read_only, busy_seconds=busy_seconds)
+        try:
+            schema.check(engine, create=create and not read_only)
+            ledger = cls(engine, key, origin, read_only)
+            if origin:
+                ledger._check_origin(origin)
+        except BaseException:
+            engine.dispose()
+            raise
+        return ledger
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def append(self, event: Event) -> Receipt:
+        """Record one event and sign a checkpoint over the ledger with it, in one transaction: both or neither.
+
+        LedgerError if there is no key, the event is malformed, its content id was generated before, the key is not
+        this ledger's, or the tables contradict the last checkpoint; LedgerBusyError if another writer holds on.
+        """
+        if self._key is None or self._read_only:
+            raise LedgerError("the ledger was opened for reading only", remedy="open it with its signing key")
+        encode_leaf(event, 0, "")  # refuse a malformed event before taking the lock
+        with writing(self._engine) as connection:
+            vkey, frontier = self._writable_head(connection, self._key)
+            index = frontier.size
+            time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            leaf = encode_leaf(event, index, time)
+            digest = merkle.leaf_hash(leaf)
+            _refuse_duplicate(connection, event)
+            connection.execute(insert(entries), _row(event, index, time, leaf, digest))
+            tiles = [
+                {"level": level, "position": position, "hash": node.hex()}
+                for level, position, node in frontier.push(digest)
+                if level % TILE_LEVELS == 0
+            ]
+            if tiles:
+                connection.execute(insert(nodes), tiles)
+            note = sign_checkpoint(Checkpoint(vkey.name, frontier.size, frontier.root()), self._key)
+            connection.execute(insert(checkpoints), {"size": frontier.size, "note": note})
+            peaks = " ".join(peak.hex() for peak in frontier.peaks)
+            connection.execute(
+                update(head).where(head.c.id == 1), {"size": frontier.size, "frontier": peaks, "vkey": str(vkey)}
+            )
+        self._last_note = note
+        return Receipt(index, digest.hex(), note)
+
+    def _writable_head(self, connection: Connection, key: Ed25519PrivateKey) -> tuple[VerifierKey, merkle.Frontier]:
+        """Lock the head row and return what it says, after checking it against the last checkpoint.
+
+        A log must never sign what contradicts an earlier signature, so a head that was edited is not built upon.
+        """
+        row = connection.execute(select(head).with_for_update()).one_or_none()
+        if row is None:
+            raise damaged("its head row is missing")
+        vkey, frontier = self._signer(row.vkey, key), _frontier(row)
+        newest = connection.execute(select(checkpoints).order_by(checkpoints.c.size.desc()).limit(1)).one_or_none()
+        last = connection.execute(select(func.max(entries.c.idx))).scalar()
+        if frontier.size == 0:
+            if newest is not None or last is not None:
+                raise damaged("its head says that it is empty, but it is not")
+            return vkey, frontier
+        if newest is None or newest.size != frontier.size or last != frontier.size - 1:
+            raise damaged("its head, entries and checkpoints differ in number")
+        note = str(newest.note)
+        try:
+            # A note that this object signed or checked before need not be checked again.
+            signed = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n") if note == self._last_note else None
+            signed = signed or open_checkpoint(note, vkey)
+        except LedgerError as exc:
+            raise damaged(f"checkpoint {newest.size}: {exc}") from exc
+        if signed.size != frontier.size or signed.root != frontier.root():
+            raise damaged("its head does not fit its last checkpoint")
+        return vkey, frontier
+
+    def _signer(self, stored: str, key: Ed25519PrivateKey) -> VerifierKey:
+        if not stored:
+            return VerifierKey.of(self._origin or default_origin(key), key)
+        known = VerifierKey.parse(stored)
+        if known != VerifierKey.of(known.name, key):
+            raise LedgerError(
+                f"the ledger is signed by another key ({known})",
+                remedy="use the key that the ledger was begun with, or begin a new ledger",
+            )
+        return known
+
+    def _check_origin(self, origin: str) -> None:
+        vkey = self.vkey
+        if vkey is not None and vkey.name != origin:
+            raise LedgerError(
+                f"the ledger's origin is {vkey.name!r}, not {origin!r}", remedy="leave the origin out, or open that log"
+            )
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def vkey(self) -> VerifierKey | None:
+        """The verifier key that the ledger names for itself; None before the first entry."""
+        with reading(self._engine) as connection:
+            stored = connection.execute(select(head.c.vkey)).scalar()
+        return VerifierKey.parse(str(stored)) if stored else None
+
+    def count(self) -> int:
+        """Return the number of entries, as the head row has it."""
+        with reading(self._engine) as connection:
+            size = connection.execute(select(head.c.size)).scalar()
+        if not isinstance(size, int):
+            raise damaged("its head row is missing or malformed")
+        return size
+
+    def get(self, index: int) -> Entry:
+        """Return one entry; LedgerError if there is none or if its row contradicts its leaf."""
+        found = self._intact(select(entries).where(entries.c.idx == index))
+        if not found:
+            raise LedgerError(f"the ledger has no entry {index}")
+        return found[0]
+
+    def find_content(self, content_id: str) -> list[Entry]:
+        """Return all entries about one clip, oldest first; LedgerError if a row contradicts its leaf."""
+        return self._intact(select(entries).where(entries.c.content_id == content_id).order_by(entries.c.idx))
+
+    def find_asset(self, sha256: str) -> list[Entry]:
+        """Return all entries about one file by its SHA-256 (hex), oldest first; LedgerError as ``find_content``."""
+        return self._intact(select(entries).where(entries.c.asset_sha256 == sha256).order_by(entries.c.idx))
+
+    def entries(
+        self,
+        limit: int | None = None,
+        offset: int = 0,
+        *,
+        kind: str | None = None,
+        newest_first: bool = False,
+    ) -> Iterator[Entry]:
+        """Yield entries in order. A row that contradicts its leaf is yielded with ``damage`` set, not hidden."""
+        order = entries.c.idx.desc() if newest_first else entries.c.idx
+        query = select(entries).order_by(order)
+        if kind is not None:
+            query = query.where(entries.c.kind == kind)
+        left = limit
+        page = query.offset(offset)
+        while left is None or left > 0:
+            with reading(self._engine) as connection:
+                rows = connection.execute(page.limit(_PAGE if left is None else min(left, _PAGE))).all()
+            yield from map(_entry, rows)
+            if len(rows) < _PAGE:
+                return
+            left = None if left is None else left - len(rows)
+            last = rows[-1].idx
+            page = query.where(entries.c.idx < last if newest_first else entries.c.idx > last)
+
+    def checkpoint(self, size: int | None = None) -> str | None:
+        """Return the newest signed checkpoint, or that of ``size``; None if there is none. Keep copies elsewhere."""
+        query = select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1)
+        if size is not None:
+            query = query.where(checkpoints.c.size == size)
+        with reading(self._engine) as connection:
+            note = connection.execute(query).scalar()
+        return None if note is None else str(note)
+
+    # -- proving ------------------------------------------------------------------------------------------------------
+
+    def prove(self, index: int) -> InclusionProof:
+        """Return the proof that entry ``index`` lies under the newest checkpoint.
+
+        The proof is checked before it is returned: LedgerError if the tables contradict the checkpoint.
+        """
+        with reading(self._engine, snapshot=True) as connection:
+            note, signed = _newest(connection)
+            if not 0 <= index < signed.size:
+                raise LedgerError(f"the ledger has no entry {index}")
+            node = TreeReader(connection)
+            leaf = node(0, index)
+            path = merkle.inclusion_path(index, signed.size, node)
+        if not merkle.verify_inclusion(index, signed.size, leaf, path, signed.root):
+            raise damaged(f"entry {index} or its neighbours do not fit the last checkpoint")
+        return InclusionProof(index, signed.size, leaf.hex(), tuple(p.hex() for p in path), note)
+
+    def prove_consistency(self, old_size: int) -> tuple[bytes, ...]:
+        """Return the RFC 9162 proof that the ledger of ``old_size`` entries is a prefix of the newest checkpoint's."""
+        with reading(self._engine, snapshot=True) as connection:
+            _, signed = _newest(connection)
+            if not 0 <= old_size <= signed.size:
+                raise LedgerError(f"the ledger has {signed.size} entries, not {old_size}")
+            return tuple(merkle.consistency_path(old_size, signed.size, TreeReader(connection)))
+
+    def verify(
+        self,
+        public_key: Ed25519PublicKey | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        outside: Sequence[str] = (),
+    ) -> LedgerReport:
+        """Recompute everything from the leaves and report every contradiction, naming entry and column.
+
+        ``public_key`` is the key that must have signed every checkpoint; without it the key given to ``open`` counts,
+        and without either the one that the ledger names for itself, which the report's ``key_trusted`` tells.
+        ``outside`` are signed checkpoints that were kept elsewhere: the ledger must still contain what they cover.
+        ``progress`` is called with (entries done, entries in all).
+        """
+        if public_key is None and self._key is not None:
+            public_key = self._key.public_key()
+        with reading(self._engine, snapshot=True) as connection:
+            return audit(connection, public_key, self._origin, outside, progress)
+
+    def _intact(self, query: Select[tuple[object, ...]]) -> list[Entry]:
+        with reading(self._engine) as connection:
+            found = [_entry(row) for row in connection.execute(query)]
+        for entry in found:
+            if entry.damage:
+                raise damaged(f"entry {entry.index}: {entry.damage}")
+        return found
+
+
+def _row(event: Event, index: int, time: str, leaf: bytes, digest: bytes) -> dict[str, object]:
+    columns: dict[str, object] = {name: getattr(event, name) for name in COLUMNS[1:]}
+    texts = {name: None if value is None else str(value) for name, value in columns.items()}
+    return {"idx": index, "time": time, **texts, "leaf": leaf.decode(), "leaf_hash": digest.hex()}
+
+
+def _refuse_duplicate(connection: Connection, event: Event) -> None:
+    if event.kind != EventKind.GENERATED or event.content_id is None:
+        return
+    same = select(entries.c.idx).where(
+        entries.c.content_id == str(event.content_id), entries.c.kind == str(EventKind.GENERATED)
+    )
+    index = connection.execute(same.limit(1)).scalar()
+    if index is not None:
+        raise LedgerError(
+            f"content id {event.content_id} was generated before (entry {index})", remedy="draw a new content id"
+        )
+
+
+def _frontier(row: Row[tuple[object, ...]]) -> merkle.Frontier:
+    try:
+        return merkle.Frontier(row.size, [bytes.fromhex(p) for p in row.frontier.split()])
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise damaged("its head row is malformed") from exc
+
+
+def _newest(connection: Connection) -> tuple[str, Checkpoint]:
+    note = connection.execute(select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1)).scalar()
+    if note is None:
+        raise LedgerError("the ledger is empty")
+    return str(note), Checkpoint.parse(str(note).rpartition("\n\n")[0] + "\n")
+
+
+def _entry(row: Row[tuple[object, ...]]) -> Entry:
+    """Return the row's entry: what the leaf says, or where the leaf is unreadable what the columns say."""
+    faults = ", ".join(column_faults(row))
+    try:
+        fields: dict[str, Json] = decode_leaf(row.leaf)
+    except LedgerError:
+        fields = {**{name: getattr(row, name) for name in COLUMNS}, "body": {}}
+    body = fields["body"]
+    event = Event(**{name: fields[name] for name in COLUMNS[1:]}, body=body)  # type: ignore[arg-type]
+    return Entry(
+        int(row.idx), str(fields["time"]), event, str(row.leaf), str(row.leaf_hash), faults and f"wrong {faults}"
+    )
