@@ -97,6 +97,10 @@ class LedgerBusyError(LedgerError):
     """Another writer held the ledger for longer than the time-out."""
 
 
+class LedgerDamagedError(LedgerError):
+    """The ledger's tables contradict themselves or its signed checkpoint. ``safegen ledger verify`` says where."""
+
+
 class MigrationRequiredError(LedgerError):
     """The ledger's schema is older or newer than this version of safegen."""
 
