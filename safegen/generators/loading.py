@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from safegen.errors import GeneratorError, InputError
-from safegen.generators.refs import ModelRef
+from safegen.generators.refs import ModelRef, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,11 @@ def pipeline_class(ref: ModelRef, mode: Mode = "text") -> Any:
     diffusers names the tasks of one family alike (WanPipeline, WanImageToVideoPipeline, WanVideoToVideoPipeline); its
     AutoPipeline tables cover fewer families. InputError where the model draws no video, or not from this input.
     """
+    with quiet():
+        return _pipeline_class(ref, mode)
+
+
+def _pipeline_class(ref: ModelRef, mode: Mode) -> Any:
     import diffusers
 
     own = getattr(diffusers, ref.pipeline, None)
@@ -50,8 +56,8 @@ def pipeline_class(ref: ModelRef, mode: Mode = "text") -> Any:
     wanted = getattr(diffusers, family + _SIBLINGS[mode], None)
     if wanted is None or not {_TAKES[mode], "prompt"} <= inspect.signature(wanted.__call__).parameters.keys():
         raise InputError(
-            f"{ref.name} ({ref.pipeline}) makes no video from {mode}: diffusers has no {family}{_SIBLINGS[mode]}",
-            remedy="Generate from text, or use a model of another family (Wan serves text, image and video).",
+            f"{ref.name} ({ref.pipeline}) makes no video from {mode}: diffusers has no class for that",
+            remedy="Start from something else, or use another model (Wan's family serves text, image and video).",
         )
     _check_trained_for(ref, mode, family)
     return wanted
@@ -61,8 +67,6 @@ def _check_trained_for(ref: ModelRef, mode: Mode, family: str) -> None:
     """Refuse what the family has a class for but these weights were not trained for."""
     if family != "Wan" or mode != "image":
         return
-    from safegen.generators.refs import read_json
-
     expands = read_json(ref.configs / "model_index.json").get("expand_timesteps", False)
     latents, inputs = ref.config("vae").get("z_dim"), ref.config("transformer").get("in_channels")
     if not expands and latents is not None and latents == inputs:
@@ -72,24 +76,36 @@ def _check_trained_for(ref: ModelRef, mode: Mode, family: str) -> None:
         )
 
 
-def native_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 itself (AVX-512 BF16 or AMX); where it does not, float32 is faster."""
-    import torch
-
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def autocast(pipe: Any) -> contextlib.AbstractContextManager[Any]:
     """Return the context that ``pipe`` computes in: bfloat16 autocast on a CPU that has it natively, else nothing.
 
     Weights stay float32 on a CPU: half the time is won by autocast alone, and norms stay exact.
     """
-    import torch
+    from safegen.watermark import fastvae
 
-    if pipe.device.type == "cpu" and getattr(pipe, "safegen_autocast", True) and native_bf16():
-        return torch.autocast("cpu", dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+    return fastvae.autocast(pipe.vae) if getattr(pipe, "safegen_autocast", True) else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep progress bars, hints about optional packages and our own use of deprecated names off the user's screen."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    logs = (diffusers_logging, transformers_logging)
+    before = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch_dtype. is deprecated")  # `dtype` is too new for some
+            warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # autocast's norms
+            yield
+    finally:
+        for log, level in zip(logs, before, strict=True):
+            log.set_verbosity(level)
+            log.enable_progress_bar()
 
 
 def load(
@@ -111,30 +127,32 @@ def load(
     import torch
     from diffusers import DiffusionPipeline
 
+    from safegen.watermark import fastvae
+
     target = torch.device(_device(device))
     say = progress or (lambda _: None)
     say(f"loading {ref.name} ({wanted.__name__}) on {target}")
+    dtypes = _dtypes(target, dtype or "auto")
     try:
-        pipe = DiffusionPipeline.from_pretrained(
-            ref.source,
-            revision=ref.revision or None,
-            torch_dtype=_dtypes(target, dtype or "auto"),
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=ref.kind != "hub",
-        )
-        pipe = pipe if type(pipe) is wanted else _as_sibling(pipe, wanted)
-        pipe = pipe.to(target)
+        with quiet():
+            pipe = DiffusionPipeline.from_pretrained(
+                ref.source,
+                revision=ref.revision or None,
+                torch_dtype=dtypes,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=ref.kind != "hub",
+            )
+            pipe = pipe if type(pipe) is wanted else _as_sibling(pipe, wanted)
+            pipe = pipe.to(target)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise GeneratorError(
             f"cannot load {ref.name}: {error}",
             remedy="Save the pipeline again as safetensors; if memory ran out, use a smaller model or device.",
         ) from error
     pipe.set_progress_bar_config(disable=True)
-    pipe.safegen_autocast = dtype in (None, "auto")
-    for parameter in pipe.vae.parameters():
-        if parameter.ndim == 5:  # convolutions over video run faster channels last
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    pipe.safegen_autocast, pipe.safegen_mode = dtype in (None, "auto"), mode
+    fastvae.prepare(pipe.vae)
     return pipe
 
 
@@ -143,10 +161,10 @@ def _device(device: str | None) -> str:
 
     if device in (None, "auto"):
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():  # type: ignore[union-attr]
+    if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("this machine has no usable CUDA device", remedy="Leave the device out, or name cpu.")
     try:
-        torch.device(device)  # type: ignore[arg-type]
+        torch.device(device)
     except RuntimeError as error:
         raise InputError(f"no such device: {device}", remedy="Name cpu, cuda or cuda:0.") from error
     return str(device)

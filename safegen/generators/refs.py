@@ -140,7 +140,7 @@ def model_facts(ref: ModelRef) -> dict[str, str]:
     card_path = ref.configs / "card.json"
     card = read_json(card_path) if card_path.is_file() else {}
     name = ref.name if ref.kind == "hub" else "safegen-tiny" if ref.kind == "tiny" else Path(ref.source).name
-    licence = card.get("license", "")
+    licence = card.get("license", "Apache-2.0" if ref.kind == "tiny" else "")  # the embedded weights are the package's
     return {
         "name": str(card.get("name", name)),
         "id": f"{ref.kind}:{name}",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from safegen.errors import GeneratorError, InputError, SafegenError
-from safegen.generators.loading import autocast
+from safegen.generators.loading import autocast, quiet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,17 +41,18 @@ def sample(
     """
     import torch
 
+    from safegen.watermark import fastvae
+
     arguments = _arguments(pipe, call, prompt, negative_prompt, image, video, strength)
     arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
-    arguments["callback_on_step_end"] = _hook(callback, progress)
+    arguments["callback_on_step_end"] = _hook(callback, progress, call["num_inference_steps"])
     arguments["callback_on_step_end_tensor_inputs"] = ["latents"]
-    by_latents = _decodes_itself(pipe)
+    wan = fastvae.is_wan(pipe.vae)
     try:
-        with torch.inference_mode(), autocast(pipe):
-            made = pipe(**arguments, output_type="latent" if by_latents else "np").frames
-            if by_latents:
-                return decode_latents(pipe, made)
-            return _to_uint8(made[0])
+        # No inference mode: an embedder in ``callback`` may need gradients with respect to the latents.
+        with quiet(), torch.no_grad(), autocast(pipe):
+            made = pipe(**arguments, output_type="latent" if wan else "np").frames
+            return decode_latents(pipe, made) if wan else _to_uint8(made[0])
     except SafegenError:
         raise
     except torch.OutOfMemoryError as error:
@@ -80,9 +81,8 @@ def _arguments(
         arguments["negative_prompt"] = negative_prompt
     height, width, frames = call["height"], call["width"], call["num_frames"]
     for name, given in (("image", image), ("video", video)):
-        required = name in accepted and accepted[name].kind is not inspect.Parameter.VAR_KEYWORD
-        if required != (given is not None):
-            which = "needs" if required else "takes no"
+        if (pipe.safegen_mode == name) != (given is not None):
+            which = "needs an input" if given is None else "takes no"
             raise InputError(f"{type(pipe).__name__} {which} {name}", remedy="Load the pipeline in the fitting mode.")
     if image is not None:
         arguments["image"] = fit(image[None], height, width)[0]
@@ -100,11 +100,11 @@ def _arguments(
     return arguments
 
 
-def _hook(callback: StepCallback | None, progress: Callable[[int, int], None] | None) -> StepCallback:
+def _hook(callback: StepCallback | None, progress: Callable[[int, int], None] | None, steps: int) -> StepCallback:
     def on_step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         out = tensors if callback is None else callback(pipe, step, timestep, tensors)
         if progress is not None:
-            progress(step + 1, int(pipe.num_timesteps))
+            progress(step + 1, int(getattr(pipe, "num_timesteps", steps)))
         return out
 
     return on_step_end
@@ -119,30 +119,42 @@ def fit(frames: NDArray[np.uint8], height: int, width: int) -> list[Any]:
     return [ImageOps.fit(Image.fromarray(f), (width, height), Image.Resampling.LANCZOS) for f in frames]
 
 
-def _decodes_itself(pipe: Any) -> bool:
-    return type(pipe.vae).__name__ == "AutoencoderKLWan"
-
-
 def decode_latents(pipe: Any, latents: Any) -> NDArray[np.uint8]:
     """Return the frames, uint8 [T, H, W, 3], of a Wan pipeline's final latents, float [1, C, t, h, w].
 
-    GeneratorError if the latents are not finite.
+    In one pass over the whole clip where its features fit ``WHOLE_CLIP_BYTES``, else chunk by chunk as diffusers does:
+    the same numbers. GeneratorError if the latents are not finite.
     """
     import torch
+
+    from safegen.watermark import fastvae
 
     if not torch.isfinite(latents).all():
         raise GeneratorError(
             "the model's latents are not finite", remedy="Load it in float32, or with a smaller guidance scale."
         )
     vae = pipe.vae
-    latents = latents.to(vae.device, vae.dtype)
-    mean, std = (
-        torch.tensor(v, device=vae.device, dtype=vae.dtype).view(1, -1, 1, 1, 1)
-        for v in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    with torch.inference_mode(), autocast(pipe):
-        made = vae.decode(latents * std + mean, return_dict=False)[0][0]
+    latents = latents.to(vae.device, torch.float32)
+    with torch.no_grad(), autocast(pipe):
+        if _decode_bytes(vae, latents.shape) <= WHOLE_CLIP_BYTES:
+            made = fastvae.decode(vae, latents)[0]
+        else:
+            mean, std = fastvae.latent_stats(vae)
+            made = vae.decode((latents * std + mean).to(vae.dtype), return_dict=False)[0][0]
     return _to_uint8(((made.float() + 1) / 2).permute(1, 2, 3, 0).cpu().numpy())
+
+
+WHOLE_CLIP_BYTES = 4 << 30
+"""Estimated features of a whole-clip decode above which the slower, chunked one is used."""
+
+_LIVE_TENSORS = 6  # feature maps of the last, largest stage that are alive at once
+
+
+def _decode_bytes(vae: Any, shape: tuple[int, ...]) -> int:
+    """Estimate what decoding latents [1, C, t, h, w] at once takes: the decoder's last stage, in float32."""
+    config = vae.config
+    stride, width = config.scale_factor_spatial // (config.patch_size or 1), config.decoder_base_dim or config.base_dim
+    return int(shape[2] * config.scale_factor_temporal * shape[3] * shape[4] * stride**2 * width * 4 * _LIVE_TENSORS)
 
 
 def _to_uint8(frames: Any) -> NDArray[np.uint8]:
