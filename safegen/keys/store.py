@@ -122,14 +122,15 @@ class KeyStore:
             building.rename(target)
             fsync_folder(target.parent)
         except OSError as error:
-            if aside is not None and not target.exists():
-                aside.rename(target)
-            if building is not None:
-                shutil.rmtree(building, ignore_errors=True)
             raise KeyStoreError(
                 f"cannot write keys to {target}: {error}",
                 remedy="Check the folder's owner and the free space, or set SAFEGEN_HOME to another folder.",
             ) from error
+        finally:  # an interrupt too must leave either the old keys or the new ones in place
+            if aside is not None and not target.exists():
+                aside.rename(target)
+            if building is not None:
+                shutil.rmtree(building, ignore_errors=True)
         return cls.load(home)
 
     @classmethod
