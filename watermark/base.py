@@ -1,0 +1,145 @@
+"""What every watermark scheme offers, and the one result type that extraction returns.
+
+A scheme embeds 112-bit payloads (payload.py) and reads them back blindly: no prompt, no original, only the key. Its
+answer rests on a statistic whose law under "no mark by this key" is known whatever the video is:
+
+* The key's pseudorandom signs k_i are independent of an unmarked video, so by Hoeffding's inequality the correlation
+  T = sum_i k_i c_i a_i / ||a|| of its whitened samples a with a fixed codeword c obeys P(T >= z) <= exp(-z*z/2).
+* Extraction looks for the best of 2**112 codewords in each of the alignments that it tries, so the p-value is
+  alignments * 2**112 * exp(-z*z/2): a bound, never an estimate.
+
+PRESENT needs p <= 1e-6. VERIFIED needs that *and* a payload whose 40-bit MAC holds; a list of L candidates in each of A
+alignments passes the MAC by chance with probability at most A*L*2**-40, so a false VERIFIED is rarer than both bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from safegen.errors import WatermarkError
+from safegen.types import Json
+from safegen.watermark.payload import PAYLOAD_BITS, Payload
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PRESENCE_P_VALUE = 1e-6
+"""The largest p-value at which a mark counts as present."""
+
+LIST_SIZE = 8
+"""How many candidate payloads of one alignment are shown to the MAC."""
+
+DEFAULT_SCHEME = "latent-residual"
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+
+class MarkStatus(StrEnum):
+    """What extraction found: our payload; a mark by this key whose payload is damaged; nothing."""
+
+    VERIFIED = "verified"
+    PRESENT = "present"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """The outcome of one blind extraction. ``p_value`` bounds the chance that unmarked video scores ``statistic``."""
+
+    status: MarkStatus
+    scheme: str
+    payload: Payload | None
+    statistic: float
+    p_value: float
+    threshold: float  # the statistic that PRESENCE_P_VALUE asks for
+    hypotheses: int  # alignments searched; codewords come on top
+    evidence: Mapping[str, Json] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the outcome as plain JSON values."""
+        return {
+            "status": str(self.status),
+            "scheme": self.scheme,
+            "content_id": self.payload.content_id if self.payload else None,
+            "statistic": round(self.statistic, 3),
+            "p_value": self.p_value,
+            "threshold": round(self.threshold, 3),
+            "hypotheses": self.hypotheses,
+            "evidence": dict(self.evidence),
+        }
+
+
+class Embedder(Protocol):
+    """Marks finished frames. In-generation schemes offer a hook of their own besides (latent_residual.LatentEmbedder)."""
+
+    scheme: str
+
+    def embed_frames(self, frames: NDArray[np.uint8], payload: Payload, key: bytes) -> NDArray[np.uint8]:
+        """Return marked frames, uint8 [T, H, W, 3] like ``frames``; WatermarkError if they cannot carry the payload."""
+        ...
+
+
+class Extractor(Protocol):
+    """Reads marks from frames."""
+
+    scheme: str
+
+    def extract_frames(self, frames: NDArray[np.uint8], key: bytes) -> Extraction:
+        """Read uint8 [T, H, W, 3] frames blindly; a missing mark is a result, WatermarkError means "could not look"."""
+        ...
+
+
+def log_p_value(statistic: float, hypotheses: int) -> float:
+    """Natural log of the bound above, at most 0."""
+    if not math.isfinite(statistic) or statistic <= 0:
+        return 0.0
+    return min(0.0, math.log(hypotheses) + PAYLOAD_BITS * math.log(2) - statistic * statistic / 2)
+
+
+def threshold(hypotheses: int) -> float:
+    """The smallest statistic whose p-value is PRESENCE_P_VALUE, about 13.5 for one alignment."""
+    return math.sqrt(2 * (math.log(hypotheses) + PAYLOAD_BITS * math.log(2) - math.log(PRESENCE_P_VALUE)))
+
+
+def conclude(
+    scheme: str, statistic: float, payload: Payload | None, hypotheses: int, evidence: Mapping[str, Json]
+) -> Extraction:
+    """Turn the best alignment's statistic and MAC-approved payload (or None) into an Extraction by the rules above."""
+    log_p = log_p_value(statistic, hypotheses)
+    status = MarkStatus.NONE
+    if log_p <= math.log(PRESENCE_P_VALUE):
+        status = MarkStatus.VERIFIED if payload is not None else MarkStatus.PRESENT
+    return Extraction(
+        status=status,
+        scheme=scheme,
+        payload=payload if status is MarkStatus.VERIFIED else None,
+        statistic=statistic,
+        p_value=math.exp(log_p),
+        threshold=threshold(hypotheses),
+        hypotheses=hypotheses,
+        evidence={**evidence, "log10_p": round(log_p / math.log(10), 2)},
+    )
+
+
+def make_extractor(scheme: str = DEFAULT_SCHEME, *, vae: Any = None) -> Extractor:
+    """Return the extractor of a scheme by its name; ``latent-residual`` needs the VAE (a module or a folder).
+
+    Raises WatermarkError for an unknown scheme or a missing VAE.
+    """
+    if scheme == "latent-residual":
+        if vae is None:
+            raise WatermarkError("the latent-residual scheme reads through a VAE", remedy="Pass vae=load_vae(folder).")
+        from safegen.watermark.latent_residual import LatentExtractor
+
+        return LatentExtractor(vae)
+    if scheme == "pixel":
+        from safegen.watermark.pixel import PixelScheme
+
+        return PixelScheme()
+    raise WatermarkError(f"unknown watermark scheme {scheme!r}", remedy="Known: latent-residual, pixel.")

@@ -1,0 +1,303 @@
+"""In-latent watermark: shape the final latents so that the encoded clip's own latents read as our codeword.
+
+A pattern added blindly to latents is flattened by the decoder, so the residual is found by gradients through
+decode -> 8-bit rounding and a mild codec surrogate -> encode -> statistic (carrier.py), while the decoded clip stays
+close to the unmarked one. Reading needs one VAE encode and the key: no prompt, no original, no denoiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from safegen.errors import WatermarkError
+from safegen.watermark import carrier, fastvae
+from safegen.watermark.base import LIST_SIZE, Extraction, Progress, conclude
+from safegen.watermark.fastvae import load_vae, vae_digest
+from safegen.watermark.payload import Payload, check_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["LatentEmbedder", "LatentExtractor", "Recipe", "embed_latents", "extract_frames", "load_vae", "vae_digest"]
+
+SCHEME = carrier.SCHEME
+_CHECKPOINT_PIXELS = 1_200_000
+"""Clips with more pixels than this trade time for memory: activations are recomputed in the backward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How the residual is searched. ``margin`` is what each coded bit's statistic should reach (unmarked: N(0, 1))."""
+
+    iterations: int = 5
+    margin: float = 1.4
+    step: float = 0.06
+    noise: float = 0.02
+    """Standard deviation of the surrogate codec's noise, in units of video in [-1, 1]."""
+
+
+def embed_latents(
+    vae: Any,
+    latents: Tensor,
+    payload: Payload | Sequence[Payload],
+    key: bytes,
+    *,
+    strength: float = 1.0,
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Return ``latents`` (same shape, dtype, device) changed so that the decoded clip carries ``payload``.
+
+    ``latents`` are what the denoiser ends with, normalised by the VAE's statistics: [B, C, T, H, W] (Wan, Hunyuan),
+    [B, T, C, H, W] (CogVideoX) or [B, C, H, W] (stills). For B > 1 give one payload per clip. ``strength`` scales the
+    margin: retry with 1.5 or 2 when a clip does not read back after encoding. Everything runs on the latents' device.
+    Raises WatermarkError for packed or unknown latents, and PayloadError for a malformed payload or key.
+    """
+    check_key(key)
+    if not 0 < strength <= 8:
+        raise WatermarkError(f"watermark strength {strength} is out of range", remedy="Use 0.5 to 4; 1 is normal.")
+    recipe = recipe or Recipe()
+    layout = _Layout.of(vae, latents)
+    clips = layout.unify(latents)
+    payloads = [payload] if isinstance(payload, Payload) else list(payload)
+    if len(payloads) != len(clips):
+        raise WatermarkError(f"{len(clips)} clips need {len(clips)} payloads, not {len(payloads)}")
+    total = recipe.iterations * len(clips)
+    marked = []
+    for i, (clip, item) in enumerate(zip(clips, payloads, strict=True)):
+        tick = (lambda done, i=i: progress(i * recipe.iterations + done, total)) if progress else None  # type: ignore[misc]
+        marked.append(_embed_one(vae, clip[None], item, key, strength, recipe, tick))
+    return layout.restore(torch.cat(marked), latents)
+
+
+def _embed_one(
+    vae: Any, latents: Tensor, payload: Payload, key: bytes, strength: float, recipe: Recipe, tick: Any
+) -> Tensor:
+    device = latents.device
+    layout = carrier.place(key, tuple(latents.shape[1:]))  # type: ignore[arg-type]
+    layout = carrier.Carrier(layout.signs.to(device), layout.bits.to(device))
+    word = carrier.codeword(payload, key).to(device)
+    generator = torch.Generator("cpu").manual_seed(0)
+    target = recipe.margin * strength
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        clean = latents.detach().clone().float()
+        delta = torch.zeros_like(clean, requires_grad=True)
+        optimiser = torch.optim.Adam([delta], lr=recipe.step * strength, betas=(0.5, 0.9))
+        for iteration in range(recipe.iterations):
+            recompute = 0
+            video = fastvae.decode(vae, clean + delta, checkpoint=bool(recompute) or _is_large(vae, clean))
+            seen = _surrogate(_round8(video), recipe.noise, generator)
+            back = fastvae.encode(vae, seen, checkpoint=_is_large(vae, clean))
+            samples = carrier.whiten(back[0])
+            margin = carrier.bit_statistics(samples, layout) * word
+            loss = F.relu(target - margin).square().mean()
+            (delta.grad,) = torch.autograd.grad(loss, [delta])
+            if not torch.isfinite(delta.grad).all():
+                raise WatermarkError(
+                    "the VAE's gradients are not finite", remedy="Load the VAE in float32 or bfloat16."
+                )
+            optimiser.step()
+            if tick:
+                tick(iteration + 1)
+        return (clean + delta).detach()
+
+
+def _is_large(vae: Any, latents: Tensor) -> bool:
+    ratio = 16 if fastvae.is_wan(vae) and vae.config.get("patch_size") else 8
+    return latents.shape[2] * 4 * latents.shape[3] * latents.shape[4] * ratio * ratio > _CHECKPOINT_PIXELS
+
+
+def _round8(video: Tensor) -> Tensor:
+    """8-bit levels in the forward pass, identity inside [-1, 1] in the backward pass."""
+    levels = (video.clamp(-1, 1) + 1) * 127.5
+    return (levels + (levels.round() - levels).detach()) / 127.5 - 1
+
+
+def _surrogate(video: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """What every lossy codec does at least: halve the chroma's resolution (BT.601) and add quantisation noise."""
+    red, green, blue = video.unbind(1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    chroma = torch.stack([blue - luma, red - luma], dim=2).flatten(0, 1)
+    h, w = video.shape[-2:]
+    chroma = F.interpolate(F.avg_pool2d(chroma, 2, ceil_mode=True), size=(h, w), mode="bilinear")
+    blue_, red_ = (chroma.unflatten(0, (len(video), -1)) + luma.unsqueeze(2)).unbind(2)
+    green_ = (luma - 0.299 * red_ - 0.114 * blue_) / 0.587
+    grain = torch.randn(video.shape, generator=generator).to(video.device)
+    return torch.stack([red_, green_, blue_], dim=1) + noise * grain
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a pipeline family orders its latents' axes; the one place that knows."""
+
+    order: str  # "BCTHW", "BTCHW" or "BCHW"
+
+    @classmethod
+    def of(cls, vae: Any, latents: Tensor) -> _Layout:
+        family = type(vae).__name__
+        channels = vae.config.get("z_dim") or vae.config.get("latent_channels")
+        if family not in ("AutoencoderKLWan", "AutoencoderKL", "AutoencoderKLCogVideoX", "AutoencoderKLHunyuanVideo"):
+            raise WatermarkError(
+                f"the in-latent watermark does not know {family}", remedy="Use the pixel scheme for this pipeline."
+            )
+        shape = tuple(latents.shape)
+        if len(shape) == 5 and family == "AutoencoderKLCogVideoX" and shape[2] == channels:
+            return cls("BTCHW")
+        if len(shape) == 5 and shape[1] == channels:
+            return cls("BCTHW")
+        if len(shape) == 4 and shape[1] == channels:
+            return cls("BCHW")
+        raise WatermarkError(
+            f"latents of shape {shape} fit no layout of {family} with {channels} channels (packed tokens?)",
+            remedy="Use the pixel scheme for this pipeline.",
+        )
+
+    def unify(self, latents: Tensor) -> Tensor:
+        """To [B, C, T, H, W]."""
+        if self.order == "BTCHW":
+            return latents.transpose(1, 2)
+        return latents.unsqueeze(2) if self.order == "BCHW" else latents
+
+    def restore(self, unified: Tensor, like: Tensor) -> Tensor:
+        """Back to the pipeline's own order and dtype."""
+        if self.order == "BTCHW":
+            unified = unified.transpose(1, 2)
+        elif self.order == "BCHW":
+            unified = unified.squeeze(2)
+        return unified.to(like.dtype)
+
+
+@dataclass
+class LatentEmbedder:
+    """A diffusers ``callback_on_step_end`` that marks the latents after the last denoising step.
+
+    Pass it with ``callback_on_step_end_tensor_inputs=["latents"]``. Afterwards ``clean`` and ``marked`` hold the final
+    latents before and after; ``remark(vae, strength)`` marks the clean ones again, for a retry at higher strength.
+    """
+
+    payload: Payload | Sequence[Payload]
+    key: bytes = field(repr=False)
+    strength: float = 1.0
+    recipe: Recipe = field(default_factory=Recipe)
+    progress: Progress | None = None
+    scheme: str = field(default=SCHEME, init=False)
+    clean: Tensor | None = field(default=None, init=False, repr=False)
+    marked: Tensor | None = field(default=None, init=False, repr=False)
+
+    def __call__(self, pipe: Any, step: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Mark ``callback_kwargs["latents"]`` at the last step; other steps pass through untouched."""
+        if step + 1 < _step_count(pipe):
+            return callback_kwargs
+        if "latents" not in callback_kwargs:
+            raise WatermarkError(
+                "the pipeline handed no latents to the watermark",
+                remedy='Pass callback_on_step_end_tensor_inputs=["latents"].',
+            )
+        self.clean = callback_kwargs["latents"].detach().clone()
+        return {**callback_kwargs, "latents": self.remark(pipe.vae, self.strength)}
+
+    def remark(self, vae: Any, strength: float) -> Tensor:
+        """Mark the clean final latents at ``strength`` and return them; WatermarkError before the loop has ended."""
+        if self.clean is None:
+            raise WatermarkError("no latents were seen: the denoising loop never reached its last step")
+        self.marked = embed_latents(
+            vae, self.clean, self.payload, self.key, strength=strength, recipe=self.recipe, progress=self.progress
+        )
+        return self.marked
+
+
+def _step_count(pipe: Any) -> int:
+    steps = getattr(pipe, "num_timesteps", None)
+    if not isinstance(steps, int):
+        timesteps = getattr(getattr(pipe, "scheduler", None), "timesteps", None)
+        if timesteps is None:
+            raise WatermarkError(f"{type(pipe).__name__} does not say how many steps it takes")
+        steps = len(timesteps)
+    return steps
+
+
+def extract_frames(
+    frames: NDArray[np.uint8], vae: Any, key: bytes, *, shapes: Iterable[tuple[int, int, int]] = ()
+) -> Extraction:
+    """Read uint8 RGB ``frames [T, H, W, 3]`` blindly through ``vae``.
+
+    The clip's own shape is tried first, then each of ``shapes`` (T, H, W): shapes that clips were generated in, tried by
+    resizing. Every try is a hypothesis that the p-value pays for. Raises WatermarkError when the frames are no clip.
+    """
+    check_key(key)
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise WatermarkError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}")
+    own = _fit(vae, tuple(frames.shape[:3]))  # type: ignore[arg-type]
+    tries = list(dict.fromkeys([own, *(_fit(vae, s) for s in shapes)]))
+    best: tuple[float, Payload | None, float, tuple[int, int, int]] = (0.0, None, 0.0, own)
+    for shape in tries:
+        try:
+            statistic, payload, agreement = _read(frames, shape, vae, key)
+        except WatermarkError:
+            continue  # too small to carry a payload in this shape
+        if (payload is not None, statistic) > (best[1] is not None, best[0]):
+            best = (statistic, payload, agreement, shape)
+        if payload is not None:
+            break
+    statistic, payload, agreement, shape = best
+    evidence = {"shape": list(shape), "bit_agreement": round(agreement, 4), "alignments": len(tries)}
+    return conclude(SCHEME, statistic, payload, len(tries), evidence)
+
+
+def _fit(vae: Any, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The nearest clip shape that the VAE encodes without padding."""
+    t, h, w = (int(v) for v in shape)
+    if min(t, h, w) < 1:
+        raise WatermarkError(f"no clip has the shape {shape}")
+    space = int(vae.config.get("scale_factor_spatial") or 8)
+    time = int(vae.config.get("scale_factor_temporal") or vae.config.get("temporal_compression_ratio") or 1)
+    return (t - 1) // time * time + 1, max(round(h / space), 1) * space, max(round(w / space), 1) * space
+
+
+def _read(
+    frames: NDArray[np.uint8], shape: tuple[int, int, int], vae: Any, key: bytes
+) -> tuple[float, Payload | None, float]:
+    device = next(vae.parameters()).device
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        video = torch.from_numpy(np.ascontiguousarray(frames[: shape[0]])).to(device).permute(3, 0, 1, 2)[None]
+        video = video.float() / 127.5 - 1
+        if tuple(video.shape[3:]) != shape[1:]:
+            flat = F.interpolate(video[0].transpose(0, 1), size=shape[1:], mode="bicubic", antialias=True)
+            video = flat.transpose(0, 1)[None].clamp(-1, 1)
+        latents = fastvae.encode(vae, video)[0].cpu()
+        layout = carrier.place(key, tuple(latents.shape))  # type: ignore[arg-type]
+        return carrier.read(carrier.whiten(latents), layout, key, LIST_SIZE)
+
+
+class LatentExtractor:
+    """``extract_frames`` bound to one VAE (a module, or a folder that it is loaded from at first use)."""
+
+    scheme = SCHEME
+
+    def __init__(self, vae: Any, shapes: Iterable[tuple[int, int, int]] = ()) -> None:
+        self._vae = vae
+        self._shapes = tuple(shapes)
+
+    @property
+    def vae(self) -> Any:
+        """The loaded VAE."""
+        if isinstance(self._vae, str) or hasattr(self._vae, "__fspath__"):
+            self._vae = load_vae(self._vae)
+        return self._vae
+
+    def extract_frames(self, frames: NDArray[np.uint8], key: bytes) -> Extraction:
+        """Read uint8 [T, H, W, 3] frames blindly."""
+        return extract_frames(frames, self.vae, key, shapes=self._shapes)
+
+
+if TYPE_CHECKING:
+    _Folder = str | Path
