@@ -123,6 +123,9 @@ class _Audit:
         if not isinstance(index, int) or index < expected:
             self._add(_index(index), "idx", f"no entry can have the index {index!r}")
             return expected
+        if index > expected and "idx" in column_faults(row):
+            self._add(index, "idx", f"the row stands at {index}; its leaf says {decode_leaf(row.leaf)['index']}")
+            return expected
         if index > expected:
             last = f" to {index - 1}" if index > expected + 1 else ""
             self._add(expected, "idx", f"missing: entries {expected}{last}" if last else f"entry {expected} is missing")

@@ -123,7 +123,7 @@ def decode_leaf(leaf: object) -> dict[str, Json]:
     if not isinstance(leaf, str):
         raise LedgerError("the leaf is not text")
     try:
-        fields = json.loads(leaf)
+        fields = json.loads(leaf, parse_int=_number)
     except (ValueError, RecursionError) as exc:
         raise LedgerError("the leaf is not JSON") from exc
     if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
@@ -140,6 +140,12 @@ def decode_leaf(leaf: object) -> dict[str, Json]:
 def hash_leaf(leaf: str) -> bytes:
     """Hash a leaf as it is stored; bytes that are no UTF-8 were read with surrogateescape."""
     return leaf_hash(leaf.encode("utf-8", "surrogateescape"))
+
+
+def _number(digits: str) -> int | float:
+    """Read whole digits: RFC 8785 writes a large float without exponent, and it must come back as that float."""
+    number = int(digits) if len(digits) <= 17 else float(digits)
+    return number if abs(number) <= _MAX_INTEGER else float(number)
 
 
 def _kind(kind: object) -> str:
