@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ import numpy as np
 from safegen.errors import PolicyError
 from safegen.policies.features import BUCKETS, Counts, count
 from safegen.policies.hits import Hit
+from safegen.policies.lexicon import DATA
 from safegen.policies.normalise import View
 
 if TYPE_CHECKING:
@@ -25,6 +28,22 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 _REINSTALL = "Reinstall safegen: its weights are damaged."
 _MIN_SCORE = 0.05  # lower scores explain nothing and only lengthen decisions
+
+
+@cache
+def _names() -> re.Pattern[str]:
+    lines = (DATA / "public_figures.txt").read_text(encoding="utf-8").splitlines()
+    names = sorted((line for line in lines if line and not line.startswith("#")), key=len, reverse=True)
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b")
+
+
+def neutral(text: str) -> str:
+    """Return a lower-case text with the names of known people replaced.
+
+    Training data mention some people mostly in vile company. Their names alone must not count as evidence of violence;
+    whether a real person may be shown is the likeness rules' business.
+    """
+    return _names().sub("a person", text)
 
 
 class NgramClassifier:
@@ -60,11 +79,11 @@ class NgramClassifier:
             import io
 
             with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-                scale = arrays["scale"].astype(np.float32)
-                matrix = arrays["matrix"].astype(np.float32) * scale
+                matrix = arrays["matrix"].astype(np.float32)
                 bias, idf = arrays["bias"].astype(np.float32), arrays["idf"].astype(np.float32)
             categories = [str(c) for c in card["categories"]]
             version = str(card["version"])
+            _names()
         except PolicyError:
             raise
         except Exception as exc:
@@ -74,9 +93,16 @@ class NgramClassifier:
             raise PolicyError("the text classifier's weights have another shape than this version", remedy=_REINSTALL)
         return cls(categories, matrix, bias, idf, version, digest)
 
+    def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Return matrix, bias and idf."""
+        return self._matrix, self._bias, self._idf
+
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return float32 [texts, categories] for lower-case texts."""
-        return 1.0 / (1.0 + np.exp(-(self._project(count(texts)) + self._bias)))
+        scores: NDArray[np.float32] = 1.0 / (
+            1.0 + np.exp(-(self._project(count([neutral(text) for text in texts])) + self._bias))
+        )
+        return scores
 
     def _project(self, counts: Counts) -> NDArray[np.float32]:
         value = (1.0 + np.log(counts.counts)) * self._idf[counts.buckets]

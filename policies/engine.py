@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -27,12 +27,14 @@ from safegen.policies.hits import Hit, TextClassifier
 from safegen.policies.language import unreadable
 from safegen.policies.lexicon import Lexicon
 from safegen.policies.normalise import View, views_of
-from safegen.policies.pack import Pack, Rule, load_pack
+from safegen.policies.pack import Pack, Rule, list_packs, load_pack
 from safegen.settings import MAX_PROMPT_CHARACTERS
 from safegen.types import Action, ClassifierRun, Clip, Decision, Json, Reason, RunStatus
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+__all__ = ["FRAME_CLASSIFIERS", "TEXT_CLASSIFIERS", "Engine", "Request", "list_packs"]
 
 TEXT_CLASSIFIERS: Mapping[str, Callable[[], TextClassifier]] = {"lexicon": Lexicon.load, "ngram": NgramClassifier.load}
 FRAME_CLASSIFIERS: Mapping[str, Callable[[], FrameClassifier]] = {"nudenet": NudeNet}
@@ -206,7 +208,7 @@ class Engine:
             elif action is Action.ALLOW:
                 case.scores[category] = max(case.scores.get(category, 0.0), hit.score)
                 continue
-            span = "" if rule.withhold_span or rule.locked else _span(text.raw, hit.span)
+            span = "" if rule.withhold_span else _span(text.raw, hit.span)
             case.add(Reason(category, action, hit.score, threshold, text.source, hit.detail or name, hit.view, span))
 
     # -- frames ------------------------------------------------------------------------------------------------
@@ -296,8 +298,15 @@ class Engine:
         case.runs.append(run)
         case.reasons.append(Reason(category, action, 1.0, 1.0, source, run.name))
 
+    def _withholds(self, reason: Reason) -> bool:
+        """Whether a locked category was hit whose words must not be kept, not even under another category's name."""
+        rule = self.pack.rules.get(reason.category)
+        return rule is not None and rule.locked and rule.withhold_span
+
     def _decide(self, case: _Case, seconds: float) -> Decision:
         reasons = sorted(case.reasons, key=lambda r: (-r.action.severity, -r.score, r.category))[:_MAX_REASONS]
+        if any(self._withholds(r) for r in reasons):
+            reasons = [replace(r, span="") for r in reasons]
         action = max((r.action for r in reasons), key=lambda a: a.severity, default=Action.ALLOW)
         return Decision(
             action=action,
@@ -348,10 +357,15 @@ def _checked(found: list[list[Hit]], count: int) -> list[list[Hit]]:
 
 def _span(raw: str, where: tuple[int, int]) -> str:
     """Return the matched words, cut to a readable length; nothing where they are the whole text."""
-    words = " ".join(raw[where[0] : where[1]].split())
-    if words == " ".join(raw.split()):
+    words = _plain(raw[where[0] : where[1]])
+    if words == _plain(raw):
         return ""
     return words if len(words) <= _MAX_SPAN else f"{words[: _MAX_SPAN - 1]}…"
+
+
+def _plain(text: str) -> str:
+    """Return the text on one line, without characters that do not print."""
+    return " ".join("".join(c if c.isprintable() else " " * c.isspace() for c in text).split())
 
 
 def _distinct(cases: Sequence[_Case]) -> list[_Case]:

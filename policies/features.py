@@ -42,7 +42,8 @@ def _letters(text: str) -> NDArray[np.uint64]:
     code = np.concatenate([[_SPACE], code, [_SPACE]]).astype(np.uint64)
     blank = code == _SPACE
     keep = ~(blank & np.concatenate([[False], blank[:-1]]))
-    return code[keep]
+    kept: NDArray[np.uint64] = code[keep]
+    return kept
 
 
 def _mixed(value: NDArray[np.uint64], salt: int) -> NDArray[np.int64]:

@@ -77,7 +77,7 @@ class NudeNet:
         if self.weights_sha256 != NUDENET_SHA256:
             raise PolicyError(f"the frame classifier's weights were altered: {path.name}", remedy=_REINSTALL)
         try:
-            import onnxruntime
+            import onnxruntime  # type: ignore[import-untyped, unused-ignore]
 
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3

@@ -14,16 +14,17 @@ from pathlib import Path
 
 from safegen.policies.normalise import View, fold_character
 
-_VOCABULARY = Path(__file__).parent / "data" / "english.vocabulary"
+VOCABULARY = Path(__file__).parent / "data" / "english.vocabulary"
 _WORD = re.compile(r"[^\W\d_]{2,}", re.UNICODE)
 _MIN_WORDS = 4  # fewer words say too little about a language
-_MIN_KNOWN = 0.3
+_MIN_KNOWN = 0.5
+_ENDINGS = ("s", "es", "ed", "ing", "ly", "er", "d")
 
 
 @cache
 def vocabulary() -> frozenset[str]:
     """Return the English words that the language test knows."""
-    lines = _VOCABULARY.read_text(encoding="utf-8").splitlines()
+    lines = VOCABULARY.read_text(encoding="utf-8").splitlines()
     return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
@@ -42,11 +43,15 @@ def unreadable(text: str, views: Sequence[View]) -> str:
             if view.name == "base64" or len(views) == 1:
                 return ""
             continue
-        share = sum(w in known for w in words) / len(words)
+        share = sum(_known(w, known) for w in words) / len(words)
         if share >= _MIN_KNOWN:
             return ""
         best = min(best, share)
     return "vocabulary" if best < _MIN_KNOWN else ""
+
+
+def _known(word: str, known: frozenset[str]) -> bool:
+    return word in known or any(word.endswith(e) and word[: -len(e)] in known for e in _ENDINGS)
 
 
 def _folded(word: str) -> str:

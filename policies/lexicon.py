@@ -26,7 +26,6 @@ _TOKEN = re.compile(r"[^\W_]+(?:'[a-z]+)?", re.UNICODE)
 _BENIGN_PHRASES = "benign_phrases"
 _MAX_WORDS = 5
 _MIN_SPELLED = 4  # letters: shorter terms turn up by chance inside letters that were joined
-_MAX_SPELLED = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Lexicon:
         self, lists: Mapping[str, Sequence[str]], rules: Sequence[LexiconRule], digest: str, version: str
     ) -> None:
         self.version = version
-        self.weights_sha256 = digest
+        self.weights_sha256: str | None = digest
         self.lists = {name: tuple(terms) for name, terms in lists.items()}
         self.rules = tuple(rules)
         self._index: dict[str, set[str]] = {}
@@ -89,7 +88,10 @@ class Lexicon:
                     if form:
                         self._index.setdefault(form, set()).add(name)
         self._starts = {form.split(" ", 1)[0] for form in self._index}
-        self._spelled = {f: n for f, n in self._index.items() if " " not in f and len(f) >= _MIN_SPELLED}
+        self._spelled: dict[str, list[str]] = {}
+        for form in self._index:
+            if " " not in form and len(form) >= _MIN_SPELLED:
+                self._spelled.setdefault(form[:_MIN_SPELLED], []).append(form)
 
     @classmethod
     def load(cls, folder: Path = DATA) -> Lexicon:
@@ -160,10 +162,11 @@ class Lexicon:
 
     def _find_spelled(self, text: str, start: int, end: int, found: dict[str, list[_Match]]) -> None:
         """Look for terms anywhere inside letters that were joined: their word boundaries are lost."""
-        for a in range(start, end):
-            for b in range(a + _MIN_SPELLED, min(a + _MAX_SPELLED, end) + 1):
-                for name in self._spelled.get(text[a:b], ()):
-                    found.setdefault(name, []).append(_Match(a, b, a // 5))
+        for a in range(start, end - _MIN_SPELLED + 1):
+            for term in self._spelled.get(text[a : a + _MIN_SPELLED], ()):
+                if text.startswith(term, a, end):
+                    for name in self._index[term]:
+                        found.setdefault(name, []).append(_Match(a, a + len(term), a // _MIN_SPELLED))
 
 
 def _without_benign_phrases(found: dict[str, list[_Match]]) -> dict[str, list[_Match]]:

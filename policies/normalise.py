@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import codecs
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _LOOKALIKES = {
-    "a": "аαɑ𐊠ᴀаƌ"[:5],
+    "a": "аαɑ𐊠ᴀ",
     "b": "Ьвʙ",
     "c": "сϲᴄⅽ",
     "d": "ԁɗᴅⅾ",
@@ -49,14 +48,18 @@ _LOOKALIKES = {
 }
 _CONFUSABLE = {odd: plain for plain, odds in _LOOKALIKES.items() for odd in odds}
 
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+_ROT13 = str.maketrans(_ALPHABET, _ALPHABET[13:] + _ALPHABET[:13])
 _LEET = str.maketrans({
     "0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g",
     "@": "a", "$": "s", "!": "i", "|": "l", "+": "t", "€": "e", "£": "l",
 })  # fmt: skip
-_LEET_WORD = re.compile(r"(?=[^\s]*[a-z])[a-z0-9@$!|+€£]*[0-9@$!|+€£][a-z0-9@$!|+€£]*[a-z0-9@$|+€£]")
+_LEET_WORD = re.compile(r"[a-z0-9@$!|+€£]+")
+_LEET_SIGN = re.compile(r"[0-9@$!|+€£]")
 # Units, ordinals, resolutions and years are no disguises.
 _PLAIN_NUMBER_WORD = re.compile(r"\d+(?:st|nd|rd|th|s|d|k|p|fps|mm|cm|km|m|x|hz|h|am|pm|yo)?|\d+x\d+|[a-z]\d+")
 _SPELLED = re.compile(r"(?<![a-z0-9])[a-z0-9](?:[\s.\-_*·•,/\\|~+:;]{1,3}[a-z0-9](?![a-z0-9])){2,}")
+_LETTER = re.compile(r"[a-z]")
 _WORD_BREAK = re.compile(r"\s{2,}")
 _INNER_MARK = re.compile(r"(?<=[a-z])[.\-_*·•~|/\\'\"^]+(?=[a-z])")
 _STRETCHED = re.compile(r"([a-z])\1{2,}")
@@ -130,8 +133,8 @@ def _edit(view: View, name: str, edits: list[tuple[int, int, str]], *, spelled: 
         out.append(view.text[at:start])
         origin.extend(base[at:start])
         length += start - at
-        span = max(end - start, 1)
-        origin.extend(base[min(start + (k * span) // max(len(new), 1), end - 1)] for k in range(len(new)))
+        step = (end - start - 1) / max(len(new) - 1, 1)
+        origin.extend(base[start + round(k * step)] for k in range(len(new)))
         out.append(new)
         if spelled:
             marks.append((length, length + len(new)))
@@ -142,13 +145,15 @@ def _edit(view: View, name: str, edits: list[tuple[int, int, str]], *, spelled: 
     return View(name, "".join(out), origin, tuple(marks), view.reliable)
 
 
-def _unleet(view: View, name: str) -> View:
+def _unleet(view: View) -> View:
+    """Read digits and signs as the letters that they look like, in words that hold a letter too."""
     edits = []
-    for word in _LEET_WORD.finditer(view.text):
-        if _PLAIN_NUMBER_WORD.fullmatch(word[0]):
+    for found in _LEET_WORD.finditer(view.text):
+        word = found[0].rstrip("!+|")
+        if not _LEET_SIGN.search(word) or not _LETTER.search(word) or _PLAIN_NUMBER_WORD.fullmatch(word):
             continue
-        edits.append((word.start(), word.end(), word[0].translate(_LEET)))
-    return _edit(view, name, edits) if edits else view
+        edits.append((found.start(), found.start() + len(word), word.translate(_LEET)))
+    return _edit(view, view.name if view.name == "joined" else "leet", edits) if edits else view
 
 
 def _join(view: View) -> View:
@@ -194,7 +199,8 @@ def _decoded(text: str) -> list[View]:
         if len(plain) < 6 or not plain.isprintable() or (" " not in plain.strip() and not plain.isalpha()):
             continue
         inner = fold(plain)
-        views.append(View("base64", inner.text, [token.start()] * (len(inner.text) - 1) + [token.end() - 1]))
+        scale = len(token[0]) / max(len(inner.text), 1)
+        views.append(View("base64", inner.text, [token.start() + int(i * scale) for i in range(len(inner.text))]))
     return [v for v in views if v.text]
 
 
@@ -204,13 +210,12 @@ def views_of(text: str) -> tuple[View, ...]:
     Scores are the maximum over views. A view that equals an earlier one is left out, so plain English costs one or two.
     """
     clean = fold(text)
-    leet = _unleet(clean, "leet")
-    candidates = [clean, leet, _join(leet), _join(clean), *_decoded(text)]
-    for view in (clean,):
-        rot13 = codecs.encode(view.text, "rot13")
-        candidates.append(View("rot13", rot13, view.origin, (), False))
-        base = view.origin if view.origin is not None else range(len(view.text))
-        candidates.append(View("reversed", view.text[::-1], base[::-1], (), False))
+    leet = _unleet(clean)
+    joined = _join(clean)
+    candidates = [clean, leet, joined, _join(leet), _unleet(joined), *_decoded(text)]
+    base = clean.origin if clean.origin is not None else range(len(clean.text))
+    candidates.append(View("rot13", clean.text.translate(_ROT13), clean.origin, (), False))
+    candidates.append(View("reversed", clean.text[::-1], base[::-1], (), False))
     seen: set[str] = set()
     kept = []
     for view in candidates:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -156,7 +157,17 @@ def _validator() -> Any:
     return Draft202012Validator(json.loads((_HERE / "schema.json").read_text(encoding="utf-8")))
 
 
+def _check_finite(value: object, name: str, where: str = "") -> None:
+    """Refuse NaN and infinity: they would pass every comparison below."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_finite(inner, name, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name}: {where}: must be a finite number")
+
+
 def _validate(document: Mapping[str, Any], name: str) -> None:
+    _check_finite(document, name)
     errors = sorted(_validator().iter_errors(document), key=lambda e: [str(p) for p in e.absolute_path])
     if errors:
         first = errors[0]
