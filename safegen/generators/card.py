@@ -42,13 +42,13 @@ class Geometry:
     @classmethod
     def read(cls, ref: ModelRef) -> Geometry:
         """Return the geometry of ``ref`` from its VAE's and denoiser's config.json; GeneratorError if it has none."""
-        vae = _with_defaults(ref.config("vae"))
+        vae = _with_defaults(ref.config("vae"), {"scale_factor_spatial", "scale_factor_temporal"})
         if not vae:
             raise GeneratorError(
                 f"{ref.name} has no vae/config.json", remedy="safegen needs a latent video model with a VAE."
             )
         spatial, temporal = _vae_strides(vae)
-        denoiser = _with_defaults(ref.config("transformer") or ref.config("unet"))
+        denoiser = _with_defaults(ref.config("transformer") or ref.config("unet"), {"patch_size"})
         patch = denoiser.get("patch_size", 1)
         sides = patch[-2:] if isinstance(patch, list | tuple) and len(patch) >= 2 else [patch, patch]
         if not all(isinstance(n, int) and n > 0 for n in (*sides, spatial, temporal)):
@@ -89,10 +89,10 @@ def _nearest(value: int, multiple: int) -> int:
     return min(max(multiple, round(value / multiple) * multiple), MAX_SIDE // multiple * multiple)
 
 
-def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """Complete a part's config by its class's defaults: older folders leave out what was added later."""
-    if {"scale_factor_spatial", "scale_factor_temporal"} <= config.keys() or "patch_size" in config or not config:
-        return config  # spares the import of diffusers for the usual families
+def _with_defaults(config: dict[str, Any], needed: set[str]) -> dict[str, Any]:
+    """Complete a part's config by its class's defaults, unless it says all that is ``needed`` (spares an import)."""
+    if not config or needed <= config.keys():
+        return config
     import diffusers
 
     part = getattr(diffusers, str(config.get("_class_name")), None)

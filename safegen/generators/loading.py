@@ -145,7 +145,7 @@ def load(
             )
             pipe = pipe if type(pipe) is wanted else _as_sibling(pipe, wanted)
             pipe = pipe.to(target)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # safetensors, diffusers and transformers raise many unrelated types
         raise GeneratorError(
             f"cannot load {ref.name}: {error}",
             remedy="Save the pipeline again as safetensors; if memory ran out, use a smaller model or device.",

@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     alike.setdefault(tuple(p.shape), []).append(p)
             for shape, ps in alike.items():
-                grads = [p.grad for p in ps]
+                grads = [p.grad for p in ps if p.grad is not None]
                 state = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in ps]
                 torch._foreach_lerp_(state, grads, 1 - group["momentum"])
                 look = torch._foreach_lerp(grads, state, group["momentum"])
