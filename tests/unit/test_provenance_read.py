@@ -131,6 +131,15 @@ def test_broken_sidecar(tmp_path: Path, clip: Path, content: bytes) -> None:
     assert found.problem
 
 
+def test_file_signed_before_the_keys_were_replaced(tmp_path: Path, clip: Path) -> None:
+    home = Home(tmp_path / "home")
+    old = sign_file(clip, tmp_path / "old.mp4", make_spec(), KeyStore.init(home))
+    new = KeyStore.init(home, force=True)
+    assert read(old.path, new).state is CredentialState.VALID
+    anchors = "".join(k.root_pem for k in (new, *KeyStore.retired(home)))
+    assert read_credential(old.path, trust_anchors_pem=anchors).state is CredentialState.TRUSTED
+
+
 # --- tampered ---------------------------------------------------------------------------------------------------------
 
 
@@ -311,6 +320,8 @@ def test_public_files_end_in_their_documented_states(shared_data: Path) -> None:
             expected = (expected_state(row[column]), set(codes.split(",")) - {""})
             if (found.state, expected[1]) != (expected[0], set(found.failure_codes) & expected[1]):
                 wrong.append((row["file"], column, found.state, found.failure_codes, expected))
+            if found.state is CredentialState.INVALID:  # never "invalid" without saying why, ingredients included
+                assert found.failure_codes, row["file"]
     assert wrong == []
 
 
