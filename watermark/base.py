@@ -15,17 +15,19 @@ alignments passes the MAC by chance with probability at most A*L*2**-40, so a fa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+import numpy as np
+
 from safegen.errors import WatermarkError
 from safegen.types import Json
-from safegen.watermark.payload import PAYLOAD_BITS, Payload
+from safegen.watermark import ecc
+from safegen.watermark.payload import PAYLOAD_BITS, Payload, from_bits, unpack
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 PRESENCE_P_VALUE = 1e-6
@@ -76,7 +78,7 @@ class Extraction:
 
 
 class Embedder(Protocol):
-    """Marks finished frames. In-generation schemes offer a hook of their own besides (latent_residual.LatentEmbedder)."""
+    """Marks finished frames. In-generation schemes offer a hook of their own (latent_residual.LatentEmbedder)."""
 
     scheme: str
 
@@ -127,9 +129,30 @@ def conclude(
     )
 
 
-def make_extractor(scheme: str = DEFAULT_SCHEME, *, vae: Any = None) -> Extractor:
+def decide(sums: NDArray[np.float64], norm: float, key: bytes, list_size: int) -> tuple[float, Payload | None, float]:
+    """Decode the 369 coded bits' correlation sums: (statistic T, MAC-approved payload or None, agreeing signs' share).
+
+    ``norm`` is the Euclidean norm of all the samples that went into the sums. T belongs to the candidate that the MAC
+    approves, or to the best one if it approves none.
+    """
+    candidates = ecc.decode(sums, list_size=list_size)
+    found, chosen = None, candidates[0]
+    for bits in candidates:
+        found = unpack(from_bits(bits), key)
+        if found is not None:
+            chosen = bits
+            break
+    word = ecc.encode(chosen)
+    agreement = float(np.mean(np.where(sums >= 0, 1, -1) == word))
+    return float(sums @ word) / norm, found, agreement
+
+
+def make_extractor(
+    scheme: str = DEFAULT_SCHEME, *, vae: Any = None, shapes: Sequence[tuple[int, int, int]] = ()
+) -> Extractor:
     """Return the extractor of a scheme by its name; ``latent-residual`` needs the VAE (a module or a folder).
 
+    ``shapes`` (T, H, W) are further clip shapes that it tries by resizing where the clip's own shape reads nothing.
     Raises WatermarkError for an unknown scheme or a missing VAE.
     """
     if scheme == "latent-residual":
@@ -137,7 +160,7 @@ def make_extractor(scheme: str = DEFAULT_SCHEME, *, vae: Any = None) -> Extracto
             raise WatermarkError("the latent-residual scheme reads through a VAE", remedy="Pass vae=load_vae(folder).")
         from safegen.watermark.latent_residual import LatentExtractor
 
-        return LatentExtractor(vae)
+        return LatentExtractor(vae, shapes)
     if scheme == "pixel":
         from safegen.watermark.pixel import PixelScheme
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from safegen.errors import WatermarkError
 from safegen.watermark import ecc
-from safegen.watermark.payload import PAYLOAD_BITS, Payload, from_bits, pack, stream, to_bits, unpack
+from safegen.watermark.base import decide
+from safegen.watermark.payload import PAYLOAD_BITS, Payload, pack, stream, to_bits
 
 SCHEME = "latent-residual"
 CODED_BITS = ecc.coded_length(PAYLOAD_BITS)
@@ -92,8 +93,8 @@ def codeword(payload: Payload, key: bytes) -> Tensor:
 def read(samples: Tensor, carrier: Carrier, key: bytes, list_size: int) -> tuple[float, Payload | None, float]:
     """Decode whitened ``samples``: (statistic T of the best codeword, MAC-approved payload or None, share of signs).
 
-    T is the correlation of all samples with the codeword over the samples' norm; where the MAC approves a candidate T is
-    that candidate's. The share is how many of the 369 hard decisions agree with the codeword.
+    T is the correlation of all samples with the codeword over the samples' norm; where the MAC approves a candidate, T
+    is that candidate's. The share is how many of the 369 hard decisions agree with the codeword.
     """
     flat, index = (samples * carrier.signs).flatten().double(), carrier.bits.flatten()
     norm = float(flat.norm())
@@ -101,20 +102,6 @@ def read(samples: Tensor, carrier: Carrier, key: bytes, list_size: int) -> tuple
     if not math.isfinite(norm) or norm <= 0:
         return 0.0, None, 0.0
     return decide(sums, norm, key, list_size)
-
-
-def decide(sums: np.ndarray, norm: float, key: bytes, list_size: int) -> tuple[float, Payload | None, float]:
-    """The last step of ``read``, from the 369 sums and the norm of all samples."""
-    candidates = ecc.decode(sums, list_size=list_size)
-    found, chosen = None, candidates[0]
-    for bits in candidates:
-        found = unpack(from_bits(bits), key)
-        if found is not None:
-            chosen = bits
-            break
-    word = ecc.encode(chosen)
-    agreement = float(np.mean(np.where(sums >= 0, 1, -1) == word))
-    return float(sums @ word) / norm, found, agreement
 
 
 def _dct(n: int, like: Tensor) -> Tensor:

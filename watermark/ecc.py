@@ -42,7 +42,7 @@ def encode(bits: NDArray[np.uint8]) -> NDArray[np.int8]:
 
 
 def decode(soft: NDArray[np.floating], *, list_size: int = 8) -> list[NDArray[np.uint8]]:
-    """Return the ``list_size`` information words whose codewords correlate best with ``soft`` [3 * (k + 11)], best first.
+    """Return the ``list_size`` words [k] whose codewords correlate best with ``soft`` [3 * (k + 11)], best first.
 
     ``soft`` is any multiple of the log-likelihood ratios: positive speaks for +1 (a coded 0). Cost: k * 4096 *
     list_size comparisons. Raises PayloadError for a length that no codeword has or values that are not finite.

@@ -45,7 +45,7 @@ def load_vae(folder: str | Path) -> Any:
 
 
 def prepare(vae: Any) -> Any:
-    """Put ``vae`` in evaluation mode and, on CPU, its weights in the memory layout that convolutions like; same values."""
+    """Put ``vae`` in evaluation mode and, on CPU, its weights in the layout that convolutions like; same values."""
     vae.eval().requires_grad_(False)
     if next(vae.parameters()).device.type == "cpu" and is_wan(vae):
         for module in vae.modules():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as nnf
 from torch import Tensor
 
 from safegen.errors import WatermarkError
@@ -23,8 +23,6 @@ from safegen.watermark.fastvae import load_vae, vae_digest
 from safegen.watermark.payload import Payload, check_key
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 __all__ = ["LatentEmbedder", "LatentExtractor", "Recipe", "embed_latents", "extract_frames", "load_vae", "vae_digest"]
@@ -93,13 +91,12 @@ def _embed_one(
         delta = torch.zeros_like(clean, requires_grad=True)
         optimiser = torch.optim.Adam([delta], lr=recipe.step * strength, betas=(0.5, 0.9))
         for iteration in range(recipe.iterations):
-            recompute = 0
-            video = fastvae.decode(vae, clean + delta, checkpoint=bool(recompute) or _is_large(vae, clean))
+            video = fastvae.decode(vae, clean + delta, checkpoint=_is_large(vae, clean))
             seen = _surrogate(_round8(video), recipe.noise, generator)
             back = fastvae.encode(vae, seen, checkpoint=_is_large(vae, clean))
             samples = carrier.whiten(back[0])
             margin = carrier.bit_statistics(samples, layout) * word
-            loss = F.relu(target - margin).square().mean()
+            loss = nnf.relu(target - margin).square().mean()
             (delta.grad,) = torch.autograd.grad(loss, [delta])
             if not torch.isfinite(delta.grad).all():
                 raise WatermarkError(
@@ -128,11 +125,20 @@ def _surrogate(video: Tensor, noise: float, generator: torch.Generator) -> Tenso
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     chroma = torch.stack([blue - luma, red - luma], dim=2).flatten(0, 1)
     h, w = video.shape[-2:]
-    chroma = F.interpolate(F.avg_pool2d(chroma, 2, ceil_mode=True), size=(h, w), mode="bilinear")
+    chroma = nnf.interpolate(nnf.avg_pool2d(chroma, 2, ceil_mode=True), size=(h, w), mode="bilinear")
     blue_, red_ = (chroma.unflatten(0, (len(video), -1)) + luma.unsqueeze(2)).unbind(2)
     green_ = (luma - 0.299 * red_ - 0.114 * blue_) / 0.587
     grain = torch.randn(video.shape, generator=generator).to(video.device)
     return torch.stack([red_, green_, blue_], dim=1) + noise * grain
+
+
+FAMILIES = ("AutoencoderKLWan", "AutoencoderKL", "AutoencoderKLCogVideoX", "AutoencoderKLHunyuanVideo")
+"""VAE classes whose latents' layout and normalisation are known."""
+
+
+def reaches(vae: Any) -> bool:
+    """Whether the in-latent mark knows ``vae``'s latents; otherwise the pixel scheme is left."""
+    return type(vae).__name__ in FAMILIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +151,7 @@ class _Layout:
     def of(cls, vae: Any, latents: Tensor) -> _Layout:
         family = type(vae).__name__
         channels = vae.config.get("z_dim") or vae.config.get("latent_channels")
-        if family not in ("AutoencoderKLWan", "AutoencoderKL", "AutoencoderKLCogVideoX", "AutoencoderKLHunyuanVideo"):
+        if not reaches(vae):
             raise WatermarkError(
                 f"the in-latent watermark does not know {family}", remedy="Use the pixel scheme for this pipeline."
             )
@@ -230,8 +236,8 @@ def extract_frames(
 ) -> Extraction:
     """Read uint8 RGB ``frames [T, H, W, 3]`` blindly through ``vae``.
 
-    The clip's own shape is tried first, then each of ``shapes`` (T, H, W): shapes that clips were generated in, tried by
-    resizing. Every try is a hypothesis that the p-value pays for. Raises WatermarkError when the frames are no clip.
+    The clip's own shape is tried first, then each of ``shapes`` (T, H, W): shapes that clips were generated in, tried
+    by resizing. Every try is a hypothesis that the p-value pays for. Raises WatermarkError when the frames are no clip.
     """
     check_key(key)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
@@ -271,7 +277,7 @@ def _read(
         video = torch.from_numpy(np.ascontiguousarray(frames[: shape[0]])).to(device).permute(3, 0, 1, 2)[None]
         video = video.float() / 127.5 - 1
         if tuple(video.shape[3:]) != shape[1:]:
-            flat = F.interpolate(video[0].transpose(0, 1), size=shape[1:], mode="bicubic", antialias=True)
+            flat = nnf.interpolate(video[0].transpose(0, 1), size=shape[1:], mode="bicubic", antialias=True)
             video = flat.transpose(0, 1)[None].clamp(-1, 1)
         latents = fastvae.encode(vae, video)[0].cpu()
         layout = carrier.place(key, tuple(latents.shape))  # type: ignore[arg-type]
@@ -297,7 +303,3 @@ class LatentExtractor:
     def extract_frames(self, frames: NDArray[np.uint8], key: bytes) -> Extraction:
         """Read uint8 [T, H, W, 3] frames blindly."""
         return extract_frames(frames, self.vae, key, shapes=self._shapes)
-
-
-if TYPE_CHECKING:
-    _Folder = str | Path
