@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ import numpy as np
 from safegen.errors import PolicyError
 from safegen.policies.features import BUCKETS, Counts, count
 from safegen.policies.hits import Hit
-from safegen.policies.lexicon import DATA
+from safegen.policies.lexicon import DATA, tokens
 from safegen.policies.normalise import View
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 _REINSTALL = "Reinstall safegen: its weights are damaged."
+_EXPLAINED_SCORE = 0.4
+_EXPLAINED_LENGTH = 2000  # characters; longer texts would take too long to explain
+_EXPLAINED_PARTS = 48
 _MIN_SCORE = 0.05  # lower scores explain nothing and only lengthen decisions
 
 
@@ -120,10 +124,23 @@ class NgramClassifier:
         scores = self.probabilities([view.text for _, view in flat])
         if not np.isfinite(scores).all():
             raise ValueError("scores are not finite")
-        best: list[dict[str, Hit]] = [{} for _ in texts]
+        best: list[dict[str, tuple[Hit, View]]] = [{} for _ in texts]
         for (i, view), row in zip(flat, scores, strict=True):
             for category, value in zip(self.categories, row, strict=True):
                 held = best[i].get(category)
-                if value >= _MIN_SCORE and (held is None or value > held.score):
-                    best[i][category] = Hit(category, float(value), view.name, (0, 0))
-        return [list(hits.values()) for hits in best]
+                if value >= _MIN_SCORE and (held is None or value > held[0].score):
+                    best[i][category] = Hit(category, float(value), view.name, (0, 0)), view
+        return [[self._explained(hit, view) for hit, view in hits.values()] for hits in best]
+
+    def _explained(self, hit: Hit, view: View) -> Hit:
+        """Give a high score the words that it rests on: those without which it drops most."""
+        if hit.score < _EXPLAINED_SCORE or len(view.text) > _EXPLAINED_LENGTH:
+            return hit
+        words = tokens(view.text)
+        step = -(-len(words) // _EXPLAINED_PARTS)
+        spans = [(part[0][1], part[-1][2]) for part in (words[i : i + step] for i in range(0, len(words), step or 1))]
+        if len(spans) < 2:
+            return hit
+        without = self.probabilities([view.text[:start] + view.text[end:] for start, end in spans])
+        start, end = spans[int(np.argmin(without[:, self.categories.index(hit.category)]))]
+        return replace(hit, span=view.raw_range(start, end))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 
-from safegen.errors import BlockedError, InputError
+from safegen.errors import BlockedError
 from safegen.policies.classifier import NgramClassifier
 from safegen.policies.frames import FrameClassifier, NudeNet, sample_times
 from safegen.policies.hits import Hit, TextClassifier
@@ -28,8 +28,8 @@ from safegen.policies.language import unreadable
 from safegen.policies.lexicon import Lexicon
 from safegen.policies.normalise import View, views_of
 from safegen.policies.pack import Pack, Rule, list_packs, load_pack
-from safegen.settings import MAX_PROMPT_CHARACTERS
-from safegen.types import Action, ClassifierRun, Clip, Decision, Json, Reason, RunStatus
+from safegen.policies.request import Request, check_frames, check_request
+from safegen.types import Action, ClassifierRun, Decision, Json, Reason, RunStatus
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,21 +39,9 @@ __all__ = ["FRAME_CLASSIFIERS", "TEXT_CLASSIFIERS", "Engine", "Request", "list_p
 TEXT_CLASSIFIERS: Mapping[str, Callable[[], TextClassifier]] = {"lexicon": Lexicon.load, "ngram": NgramClassifier.load}
 FRAME_CLASSIFIERS: Mapping[str, Callable[[], FrameClassifier]] = {"nudenet": NudeNet}
 _T = TypeVar("_T")
+_BATCH = 1024  # requests; bounds the memory of the feature counts
 _MAX_SPAN = 80
 _MAX_REASONS = 40  # a text of many matches is explained by its strongest ones
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What somebody asks to generate.
-
-    ``images``: conditioning images, uint8 [H, W, 3] RGB. ``video``: a conditioning clip, or None.
-    """
-
-    prompt: str
-    negative_prompt: str = ""
-    images: tuple[NDArray[np.uint8], ...] = ()
-    video: Clip | None = None
 
 
 @dataclass(slots=True)
@@ -105,10 +93,16 @@ class Engine:
 
     def judge_many(self, requests: Iterable[Request | str]) -> list[Decision]:
         """Judge requests one by one, sharing the classifiers' batches; a string is a request with that prompt."""
-        started = perf_counter()
         asked = [Request(r) if isinstance(r, str) else r for r in requests]
-        for request in asked:
-            _check(request)
+        for number, request in enumerate(asked):
+            check_request(request, f"request {number}: " if len(asked) > 1 else "")
+        decisions: list[Decision] = []
+        for at in range(0, len(asked), _BATCH):
+            decisions.extend(self._judge_batch(asked[at : at + _BATCH]))
+        return decisions
+
+    def _judge_batch(self, asked: Sequence[Request]) -> list[Decision]:
+        started = perf_counter()
         cases = [_Case() for _ in asked]
         owners: list[_Case] = []
         texts: list[_Text] = []
@@ -133,7 +127,7 @@ class Engine:
     def judge_frames(self, frames: NDArray[np.uint8], fps: float) -> Decision:
         """Judge generated frames, uint8 [T, H, W, 3] RGB; ``fps`` gives the times in the reasons (0 for stills)."""
         started = perf_counter()
-        _check_frames(frames, fps)
+        check_frames(frames, fps)
         case = _Case()
         self._judge_clip(list(frames), fps, "frames", case)
         return self._decide(case, perf_counter() - started)
@@ -176,20 +170,29 @@ class Engine:
             if isinstance(classifier, ClassifierRun):
                 for case in _distinct(owners):
                     self._record_failure(case, classifier, "prompt")
-                continue
-            started = perf_counter()
-            try:
-                found = _checked(classifier.score([t.views for t in texts]), len(texts))
-            except Exception as exc:
-                run = _run(classifier, RunStatus.FAILED, started, len(texts), f"{type(exc).__name__}")
-                for case in _distinct(owners):
-                    self._record_failure(case, run, "prompt")
-                continue
-            run = _run(classifier, RunStatus.RAN, started, len(texts))
-            for case in _distinct(owners):
-                case.runs.append(run)
-            for text, case, hits in zip(texts, owners, found, strict=True):
-                self._apply(name, text, hits, case)
+            else:
+                self._score_texts(name, classifier, texts, owners)
+
+    def _score_texts(
+        self, name: str, classifier: TextClassifier, texts: Sequence[_Text], owners: Sequence[_Case]
+    ) -> None:
+        cases = _distinct(owners)
+        started = perf_counter()
+        try:
+            found = _checked(classifier.score([t.views for t in texts]), len(texts))
+        except Exception as exc:
+            if len(cases) > 1:  # one text must not decide about the others
+                for case in cases:
+                    mine = [i for i, owner in enumerate(owners) if owner is case]
+                    self._score_texts(name, classifier, [texts[i] for i in mine], [case] * len(mine))
+                return
+            self._record_failure(cases[0], _run(classifier, RunStatus.FAILED, started, 1, type(exc).__name__), "prompt")
+            return
+        run = _run(classifier, RunStatus.RAN, started, len(texts))
+        for case in cases:
+            case.runs.append(run)
+        for text, case, hits in zip(texts, owners, found, strict=True):
+            self._apply(name, text, hits, case)
 
     def _apply(self, name: str, text: _Text, hits: Sequence[Hit], case: _Case) -> None:
         best: dict[str, Hit] = {}
@@ -370,26 +373,3 @@ def _plain(text: str) -> str:
 
 def _distinct(cases: Sequence[_Case]) -> list[_Case]:
     return list({id(case): case for case in cases}.values())
-
-
-def _check(request: Request) -> None:
-    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative_prompt)):
-        if not isinstance(text, str):
-            raise InputError(f"the {name} must be text, not {type(text).__name__}")
-        if len(text) > MAX_PROMPT_CHARACTERS:
-            raise InputError(f"the {name} has {len(text)} characters; the limit is {MAX_PROMPT_CHARACTERS}")
-    if not request.prompt.strip():
-        raise InputError("the prompt is empty", remedy="Describe the video in a few words.")
-    for image in request.images:
-        _check_frames(image[None] if isinstance(image, np.ndarray) else image, 0.0)
-    if request.video is not None:
-        _check_frames(request.video.frames, request.video.fps)
-
-
-def _check_frames(frames: object, fps: float) -> None:
-    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-        raise InputError("frames must be a uint8 array [T, H, W, 3] in RGB (images: [H, W, 3])")
-    if 0 in frames.shape:
-        raise InputError("there are no frames to judge")
-    if not (math.isfinite(fps) and fps >= 0):
-        raise InputError(f"frames per second must be zero or more, not {fps}")
