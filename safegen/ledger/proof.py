@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, select
 
-from safegen.errors import LedgerError
+from safegen.errors import LedgerDamagedError, LedgerError
 from safegen.ledger import merkle
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from safegen.ledger.models import entries, nodes
@@ -101,9 +101,9 @@ class TreeReader:
         return row
 
 
-def damaged(detail: str) -> LedgerError:
+def damaged(detail: str) -> LedgerDamagedError:
     """Return the error for tables that contradict themselves."""
-    return LedgerError(f"the ledger is damaged: {detail}", remedy="run: safegen ledger verify")
+    return LedgerDamagedError(f"the ledger is damaged: {detail}", remedy="run: safegen ledger verify")
 
 
 def _bytes(leaf: str | bytes) -> bytes:

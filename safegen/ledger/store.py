@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from sqlalchemy import Connection, Engine, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, Select, bindparam, func, insert, select, update
 
 from safegen.errors import LedgerError
 from safegen.ledger import merkle, schema
@@ -20,6 +20,23 @@ from safegen.ledger.models import checkpoints, entries, head, nodes
 from safegen.ledger.proof import TILE_LEVELS, InclusionProof, TreeReader, damaged
 from safegen.settings import LEDGER_BUSY_SECONDS
 from safegen.types import Json
+
+# Built once: SQLAlchemy finds the compiled form of a statement object much faster than that of an equal new one.
+_LOCK_HEAD = select(head).with_for_update()
+_ENDS = select(
+    select(func.max(entries.c.idx)).scalar_subquery().label("entry"),
+    select(func.max(checkpoints.c.size)).scalar_subquery().label("size"),
+    select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1).scalar_subquery().label("note"),
+)
+_GENERATED = (
+    select(entries.c.idx)
+    .where(entries.c.content_id == bindparam("content"), entries.c.kind == str(EventKind.GENERATED))
+    .limit(1)
+)
+_INSERT_ENTRY = insert(entries)
+_INSERT_NODES = insert(nodes)
+_INSERT_CHECKPOINT = insert(checkpoints)
+_UPDATE_HEAD = update(head).where(head.c.id == 1)
 
 _PAGE = 256  # rows fetched at once: no read transaction stays open while the caller thinks
 
@@ -90,11 +107,11 @@ class Ledger:
         """Record one event and sign a checkpoint over the ledger with it, in one transaction: both or neither.
 
         LedgerError if there is no key, the event is malformed, its content id was generated before, the key is not
-        this ledger's, or the tables contradict the last checkpoint; LedgerBusyError if another writer holds on.
+        this ledger's; LedgerDamagedError if the tables contradict the last checkpoint; LedgerBusyError if another
+        writer holds on.
         """
         if self._key is None or self._read_only:
             raise LedgerError("the ledger was opened for reading only", remedy="open it with its signing key")
-        encode_leaf(event, 0, "")  # refuse a malformed event before taking the lock
         with writing(self._engine) as connection:
             vkey, frontier = self._writable_head(connection, self._key)
             index = frontier.size
@@ -102,20 +119,18 @@ class Ledger:
             leaf = encode_leaf(event, index, time)
             digest = merkle.leaf_hash(leaf)
             _refuse_duplicate(connection, event)
-            connection.execute(insert(entries), _row(event, index, time, leaf, digest))
+            connection.execute(_INSERT_ENTRY, _row(event, index, time, leaf, digest))
             tiles = [
                 {"level": level, "position": position, "hash": node.hex()}
                 for level, position, node in frontier.push(digest)
                 if level % TILE_LEVELS == 0
             ]
             if tiles:
-                connection.execute(insert(nodes), tiles)
+                connection.execute(_INSERT_NODES, tiles)
             note = sign_checkpoint(Checkpoint(vkey.name, frontier.size, frontier.root()), self._key)
-            connection.execute(insert(checkpoints), {"size": frontier.size, "note": note})
+            connection.execute(_INSERT_CHECKPOINT, {"size": frontier.size, "note": note})
             peaks = " ".join(peak.hex() for peak in frontier.peaks)
-            connection.execute(
-                update(head).where(head.c.id == 1), {"size": frontier.size, "frontier": peaks, "vkey": str(vkey)}
-            )
+            connection.execute(_UPDATE_HEAD, {"size": frontier.size, "frontier": peaks, "vkey": str(vkey)})
         self._last_note = note
         return Receipt(index, digest.hex(), note)
 
@@ -124,25 +139,23 @@ class Ledger:
 
         A log must never sign what contradicts an earlier signature, so a head that was edited is not built upon.
         """
-        row = connection.execute(select(head).with_for_update()).one_or_none()
+        row = connection.execute(_LOCK_HEAD).one_or_none()
         if row is None:
             raise damaged("its head row is missing")
         vkey, frontier = self._signer(row.vkey, key), _frontier(row)
-        newest = connection.execute(select(checkpoints).order_by(checkpoints.c.size.desc()).limit(1)).one_or_none()
-        last = connection.execute(select(func.max(entries.c.idx))).scalar()
-        if frontier.size == 0:
-            if newest is not None or last is not None:
-                raise damaged("its head says that it is empty, but it is not")
+        # Not in one statement with the lock: PostgreSQL would answer from a snapshot older than the lock.
+        ends = connection.execute(_ENDS).one()
+        if frontier.size == 0 and ends.entry is None and ends.size is None:
             return vkey, frontier
-        if newest is None or newest.size != frontier.size or last != frontier.size - 1:
+        if ends.size != frontier.size or ends.entry != frontier.size - 1:
             raise damaged("its head, entries and checkpoints differ in number")
-        note = str(newest.note)
+        note = str(ends.note)
         try:
             # A note that this object signed or checked before need not be checked again.
             signed = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n") if note == self._last_note else None
             signed = signed or open_checkpoint(note, vkey)
         except LedgerError as exc:
-            raise damaged(f"checkpoint {newest.size}: {exc}") from exc
+            raise damaged(f"checkpoint {ends.size}: {exc}") from exc
         if signed.size != frontier.size or signed.root != frontier.root():
             raise damaged("its head does not fit its last checkpoint")
         return vkey, frontier
@@ -150,7 +163,7 @@ class Ledger:
     def _signer(self, stored: str, key: Ed25519PrivateKey) -> VerifierKey:
         if not stored:
             return VerifierKey.of(self._origin or default_origin(key), key)
-        known = VerifierKey.parse(stored)
+        known = _stored_key(stored)
         if known != VerifierKey.of(known.name, key):
             raise LedgerError(
                 f"the ledger is signed by another key ({known})",
@@ -172,7 +185,7 @@ class Ledger:
         """The verifier key that the ledger names for itself; None before the first entry."""
         with reading(self._engine) as connection:
             stored = connection.execute(select(head.c.vkey)).scalar()
-        return VerifierKey.parse(str(stored)) if stored else None
+        return _stored_key(stored) if stored else None
 
     def count(self) -> int:
         """Return the number of entries, as the head row has it."""
@@ -183,18 +196,18 @@ class Ledger:
         return size
 
     def get(self, index: int) -> Entry:
-        """Return one entry; LedgerError if there is none or if its row contradicts its leaf."""
+        """Return one entry; LedgerError if there is none, LedgerDamagedError if its row contradicts its leaf."""
         found = self._intact(select(entries).where(entries.c.idx == index))
         if not found:
             raise LedgerError(f"the ledger has no entry {index}")
         return found[0]
 
     def find_content(self, content_id: str) -> list[Entry]:
-        """Return all entries about one clip, oldest first; LedgerError if a row contradicts its leaf."""
+        """Return all entries about one clip, oldest first; LedgerDamagedError if a row contradicts its leaf."""
         return self._intact(select(entries).where(entries.c.content_id == content_id).order_by(entries.c.idx))
 
     def find_asset(self, sha256: str) -> list[Entry]:
-        """Return all entries about one file by its SHA-256 (hex), oldest first; LedgerError as ``find_content``."""
+        """Return all entries about one file by its SHA-256 (hex), oldest first; raises as ``find_content``."""
         return self._intact(select(entries).where(entries.c.asset_sha256 == sha256).order_by(entries.c.idx))
 
     def entries(
@@ -236,7 +249,7 @@ class Ledger:
     def prove(self, index: int) -> InclusionProof:
         """Return the proof that entry ``index`` lies under the newest checkpoint.
 
-        The proof is checked before it is returned: LedgerError if the tables contradict the checkpoint.
+        The proof is checked before it is returned: LedgerDamagedError if the tables contradict the checkpoint.
         """
         with reading(self._engine, snapshot=True) as connection:
             note, signed = _newest(connection)
@@ -294,10 +307,7 @@ def _row(event: Event, index: int, time: str, leaf: bytes, digest: bytes) -> dic
 def _refuse_duplicate(connection: Connection, event: Event) -> None:
     if event.kind != EventKind.GENERATED or event.content_id is None:
         return
-    same = select(entries.c.idx).where(
-        entries.c.content_id == str(event.content_id), entries.c.kind == str(EventKind.GENERATED)
-    )
-    index = connection.execute(same.limit(1)).scalar()
+    index = connection.execute(_GENERATED, {"content": str(event.content_id)}).scalar()
     if index is not None:
         raise LedgerError(
             f"content id {event.content_id} was generated before (entry {index})", remedy="draw a new content id"
@@ -315,7 +325,17 @@ def _newest(connection: Connection) -> tuple[str, Checkpoint]:
     note = connection.execute(select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1)).scalar()
     if note is None:
         raise LedgerError("the ledger is empty")
-    return str(note), Checkpoint.parse(str(note).rpartition("\n\n")[0] + "\n")
+    try:
+        return str(note), Checkpoint.parse(str(note).rpartition("\n\n")[0] + "\n")
+    except LedgerError as exc:
+        raise damaged(f"its newest checkpoint: {exc}") from exc
+
+
+def _stored_key(text: object) -> VerifierKey:
+    try:
+        return VerifierKey.parse(str(text))
+    except LedgerError as exc:
+        raise damaged(f"its head row: {exc}") from exc
 
 
 def _entry(row: Row[tuple[object, ...]]) -> Entry:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from safegen.errors import LedgerError
+from safegen.errors import LedgerDamagedError, LedgerError
 from safegen.ledger import Event, Ledger, LedgerReport, merkle
-from safegen.ledger.entry import hash_leaf
+from safegen.ledger.entry import encode_leaf, hash_leaf
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
@@ -236,13 +236,38 @@ def test_tampering_is_found_and_named(path: Path, case: str) -> None:
     assert places(verify(path)) == expected
 
 
-def test_an_appended_row_without_signature_is_named(path: Path) -> None:
-    tamper(
-        path,
-        f"INSERT INTO entries SELECT {SIZE}, time, 'reviewed', content_id, asset_sha256, manifest_sha256, model,"
-        " policy_sha256, action, leaf, leaf_hash FROM entries WHERE idx = 0",
-    )
-    assert (SIZE, "idx") in places(verify(path))
+def test_a_row_appended_without_the_key_is_named(path: Path) -> None:
+    leaf = encode_leaf(Event("reviewed"), SIZE, "2026-01-01T00:00:00.000000Z").decode()
+
+    def insert(db: sqlite3.Connection) -> None:
+        row = (SIZE, "2026-01-01T00:00:00.000000Z", "reviewed", leaf, hash_leaf(leaf).hex())
+        db.execute("INSERT INTO entries (idx, time, kind, leaf, leaf_hash) VALUES (?, ?, ?, ?, ?)", row)
+
+    tamper(path, insert)
+    assert places(verify(path)) == {(SIZE, "checkpoints.size"), (None, "head.size"), (None, "head.frontier")}
+
+
+def test_a_trigger_replaced_by_one_that_does_nothing_is_not_detected(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TRIGGER entries_no_update")
+        db.execute("CREATE TRIGGER entries_no_update BEFORE UPDATE ON entries BEGIN SELECT 1; END")
+    assert verify(path).ok
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE entries SET kind = 'blocked' WHERE idx = 100")
+    assert places(verify(path)) == {(100, "kind")}  # but what is done with it is
+
+
+def test_a_false_entry_by_the_holder_of_the_key_is_not_detected(path: Path) -> None:
+    with Ledger.open(f"sqlite:///{path}", key=KEY) as ledger:
+        ledger.append(Event("reviewed", body={"claim": "false"}))
+    assert verify(path).ok
+
+
+def test_an_entry_hidden_from_lookup_is_found_by_verification_alone(path: Path) -> None:
+    tamper(path, "UPDATE entries SET content_id = NULL WHERE idx = 100")
+    with Ledger.open(f"sqlite:///{path}", read_only=True) as ledger:
+        assert ledger.find_content(f"{100:016x}") == []
+    assert places(verify(path)) == {(100, "content_id")}
 
 
 def test_an_entry_edited_and_the_tree_rebuilt_without_the_key(path: Path) -> None:
@@ -313,9 +338,9 @@ def test_reading_a_tampered_row_fails_and_listing_shows_it(path: Path) -> None:
     tamper(path, "UPDATE entries SET model = 'other' WHERE idx = 100", "UPDATE entries SET leaf = 'x' WHERE idx = 101")
     with Ledger.open(f"sqlite:///{path}", read_only=True) as ledger:
         for index in (100, 101):
-            with pytest.raises(LedgerError, match="damaged"):
+            with pytest.raises(LedgerDamagedError):
                 ledger.get(index)
-            with pytest.raises(LedgerError, match="damaged"):
+            with pytest.raises(LedgerDamagedError):
                 ledger.find_content(f"{index:016x}")
         damage = {e.index: e.damage for e in ledger.entries() if e.damage}
         assert damage == {100: "wrong model", 101: "wrong leaf"}
@@ -334,7 +359,7 @@ def test_reading_a_tampered_row_fails_and_listing_shows_it(path: Path) -> None:
 )
 def test_no_proof_is_given_from_damaged_tables(path: Path, statement: str, index: int) -> None:
     tamper(path, statement)
-    with Ledger.open(f"sqlite:///{path}", read_only=True) as ledger, pytest.raises(LedgerError, match="damaged"):
+    with Ledger.open(f"sqlite:///{path}", read_only=True) as ledger, pytest.raises(LedgerDamagedError):
         ledger.prove(index)
 
 
@@ -354,7 +379,7 @@ def test_no_proof_is_given_from_damaged_tables(path: Path, statement: str, index
 )
 def test_nothing_is_signed_on_top_of_a_damaged_head(path: Path, statement: str) -> None:
     tamper(path, statement)
-    with Ledger.open(f"sqlite:///{path}", key=KEY) as ledger, pytest.raises(LedgerError):
+    with Ledger.open(f"sqlite:///{path}", key=KEY) as ledger, pytest.raises(LedgerDamagedError):
         ledger.append(Event("reviewed"))
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT max(size) FROM checkpoints").fetchone()[0] <= SIZE
