@@ -1,5 +1,69 @@
-"""safegen: provenance and safety for generative video."""
+"""safegen: provenance and safety for generative video.
+
+    import safegen
+
+    made = safegen.generate("a red ball bouncing on grass at sunset", output="clip.mp4")
+    verdict = safegen.verify("clip.mp4")
+
+    safe = safegen.protect(my_diffusers_pipeline)
+    made = safe("a red ball bouncing on grass at sunset", output="clip.mp4")
+
+Names load when they are first used, so that ``import safegen`` stays quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from safegen.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from safegen.errors import BlockedError, SafegenError
+    from safegen.keys import KeyStore
+    from safegen.ledger import Ledger
+    from safegen.pipeline import Generated, ProtectedPipeline, generate, protect
+    from safegen.settings import Home
+    from safegen.types import Decision, Finding, Verdict
+    from safegen.verify import verify
+
+_WHERE = {
+    "BlockedError": "safegen.errors",
+    "Decision": "safegen.types",
+    "Finding": "safegen.types",
+    "Generated": "safegen.pipeline",
+    "Home": "safegen.settings",
+    "KeyStore": "safegen.keys",
+    "Ledger": "safegen.ledger",
+    "ProtectedPipeline": "safegen.pipeline",
+    "SafegenError": "safegen.errors",
+    "Verdict": "safegen.types",
+    "generate": "safegen.pipeline",
+    "protect": "safegen.pipeline",
+    "verify": "safegen.verify",
+}
+
+__all__ = [
+    "BlockedError",
+    "Decision",
+    "Finding",
+    "Generated",
+    "Home",
+    "KeyStore",
+    "Ledger",
+    "ProtectedPipeline",
+    "SafegenError",
+    "Verdict",
+    "__version__",
+    "generate",
+    "protect",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'safegen' has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value

@@ -12,6 +12,9 @@ MAX_PROMPT_CHARACTERS = 10_000
 LEDGER_BUSY_SECONDS = 30.0
 """How long a writer waits for another one before it gives up with LedgerBusyError."""
 
+MARK_FRAMES = 161
+"""Frames of a clip that its mark is read from: 10 s at 16 fps. Memory must stay bounded, whatever the file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Home:

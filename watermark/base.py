@@ -6,9 +6,10 @@ answer rests on a statistic whose law under "no mark by this key" is known whate
 * The key's pseudorandom signs k_i are independent of an unmarked video, so by Hoeffding's inequality the correlation
   T = sum_i k_i c_i a_i / ||a|| of its whitened samples a with a fixed codeword c obeys P(T >= z) <= exp(-z*z/2).
 * Extraction looks for the best of 2**112 codewords in each of the alignments that it tries, so the p-value is
-  alignments * 2**112 * exp(-z*z/2): a bound, never an estimate.
+  alignments * 2**112 * exp(-z*z/2): a bound, never an estimate. Where the MAC holds, the codeword is one of the 2**64
+  that the key allows, and 2**64 takes the place of 2**112.
 
-PRESENT needs p <= 1e-6. VERIFIED needs that *and* a payload whose 40-bit MAC holds; a list of L candidates in each of A
+PRESENT needs p <= 1e-6 over all codewords. VERIFIED needs p <= 1e-6 *and* a payload whose 40-bit MAC holds; a list of L candidates in each of A
 alignments passes the MAC by chance with probability at most A*L*2**-40, so a false VERIFIED is rarer than both bounds.
 """
 
@@ -25,7 +26,7 @@ import numpy as np
 from safegen.errors import WatermarkError
 from safegen.types import Json
 from safegen.watermark import ecc
-from safegen.watermark.payload import PAYLOAD_BITS, Payload, from_bits, unpack
+from safegen.watermark.payload import CONTENT_BITS, PAYLOAD_BITS, Payload, from_bits, unpack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,23 +98,24 @@ class Extractor(Protocol):
         ...
 
 
-def log_p_value(statistic: float, hypotheses: int) -> float:
-    """Natural log of the bound above, at most 0."""
+def log_p_value(statistic: float, hypotheses: int, codeword_bits: int = PAYLOAD_BITS) -> float:
+    """Natural log of the bound above for 2**codeword_bits codewords, at most 0."""
     if not math.isfinite(statistic) or statistic <= 0:
         return 0.0
-    return min(0.0, math.log(hypotheses) + PAYLOAD_BITS * math.log(2) - statistic * statistic / 2)
+    return min(0.0, math.log(hypotheses) + codeword_bits * math.log(2) - statistic * statistic / 2)
 
 
-def threshold(hypotheses: int) -> float:
-    """The smallest statistic whose p-value is PRESENCE_P_VALUE, about 13.5 for one alignment."""
-    return math.sqrt(2 * (math.log(hypotheses) + PAYLOAD_BITS * math.log(2) - math.log(PRESENCE_P_VALUE)))
+def threshold(hypotheses: int, codeword_bits: int = PAYLOAD_BITS) -> float:
+    """The smallest statistic whose p-value is PRESENCE_P_VALUE: for one alignment 13.5, or 10.8 with 64 bits."""
+    return math.sqrt(2 * (math.log(hypotheses) + codeword_bits * math.log(2) - math.log(PRESENCE_P_VALUE)))
 
 
 def conclude(
     scheme: str, statistic: float, payload: Payload | None, hypotheses: int, evidence: Mapping[str, Json]
 ) -> Extraction:
     """Turn the best alignment's statistic and MAC-approved payload (or None) into an Extraction by the rules above."""
-    log_p = log_p_value(statistic, hypotheses)
+    codeword_bits = PAYLOAD_BITS if payload is None else CONTENT_BITS
+    log_p = log_p_value(statistic, hypotheses, codeword_bits)
     status = MarkStatus.NONE
     if log_p <= math.log(PRESENCE_P_VALUE):
         status = MarkStatus.VERIFIED if payload is not None else MarkStatus.PRESENT
@@ -123,7 +125,7 @@ def conclude(
         payload=payload if status is MarkStatus.VERIFIED else None,
         statistic=statistic,
         p_value=math.exp(log_p),
-        threshold=threshold(hypotheses),
+        threshold=threshold(hypotheses, codeword_bits),
         hypotheses=hypotheses,
         evidence={**evidence, "log10_p": round(log_p / math.log(10), 2)},
     )

@@ -36,8 +36,8 @@ _CHECKPOINT_PIXELS = 1_200_000
 class Recipe:
     """How the residual is searched. ``margin`` is what each coded bit's statistic should reach (unmarked: N(0, 1))."""
 
-    iterations: int = 5
-    margin: float = 1.4
+    iterations: int = 4
+    margin: float = 1.1
     step: float = 0.06
     noise: float = 0.02
     """Standard deviation of the surrogate codec's noise, in units of video in [-1, 1]."""

@@ -2,6 +2,7 @@
 
 from safegen.media.decoding import decode, read_clip
 from safegen.media.encoding import encode_video
+from safegen.media.ffmpeg_process import executable_version
 from safegen.media.images import contact_sheet, encode_png, write_contact_sheet
 from safegen.media.probing import MediaInfo, probe
 
@@ -11,6 +12,7 @@ __all__ = [
     "decode",
     "encode_png",
     "encode_video",
+    "executable_version",
     "probe",
     "read_clip",
     "write_contact_sheet",

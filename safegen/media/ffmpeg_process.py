@@ -36,6 +36,16 @@ def executable() -> str:
         ) from error
 
 
+def executable_version() -> tuple[str, str]:
+    """Return the binary's path and the first line that ``ffmpeg -version`` prints; MediaError if it does not run."""
+    path = executable()
+    try:
+        said = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=STALL_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MediaError(f"{path} does not run: {error}", remedy="Reinstall imageio-ffmpeg.") from error
+    return path, said.stdout.partition("\n")[0].partition(" Copyright")[0]
+
+
 def open_input(source: Source, *, tolerant: bool, max_pixels: int) -> Any:
     """Return ffmpeg-python's input node for a local file: demuxer named, no network, no further files."""
     import ffmpeg

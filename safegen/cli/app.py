@@ -1,0 +1,93 @@
+"""The Typer application: every verb of ``safegen`` and its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safegen.cli import doctor as doctor_command
+from safegen.cli import generate as generate_command
+from safegen.cli import keys, ledger, policy
+from safegen.cli import verify as verify_command
+from safegen.cli.shell import JsonFlag
+from safegen.version import __version__
+
+EXIT_CODES = (
+    "Exit codes: 0 done or verified · 1 not verified · 2 usage or bad input · 3 blocked by policy · 4 could not run."
+)
+NOTICE = "Removing or altering the marks that safegen writes is against the terms that many laws set for AI content."
+
+app = typer.Typer(
+    name="safegen",
+    help="Provenance and safety for generative video: moderate, mark, sign, record, verify.",
+    epilog=f"{EXIT_CODES} {NOTICE}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(ledger.app, name="ledger")
+app.add_typer(policy.app, name="policy")
+app.add_typer(keys.app, name="keys")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"safegen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Provenance and safety for generative video: moderate, mark, sign, record, verify."""
+
+
+@app.command(epilog=EXIT_CODES)
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the clip shall show.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .mp4, or .png for one frame.")],
+    negative_prompt: Annotated[str, typer.Option(help="What the clip shall not show.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Seed of the initial noise; drawn at random if not given.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Number of frames; the model's card decides if not given.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; the card decides if not given.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; the card decides if not given.")] = None,
+    image: Annotated[Path | None, typer.Option(help="First frame: image-to-video.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Source clip: video-to-video.")] = None,
+    model: Annotated[str, typer.Option(help="tiny (embedded), a diffusers folder, or a hub id.")] = "tiny",
+    policy_pack: Annotated[str, typer.Option("--policy", help="Policy pack: a name or a YAML file.")] = "default",
+    force: Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Generate a clip: moderated, marked in its latents, signed (C2PA) and recorded in the ledger."""
+    generate_command.run(
+        prompt=prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
+        steps=steps, image=image, video=video, model=model, policy=policy_pack, force=force, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command(epilog=EXIT_CODES)
+def verify(
+    file: Annotated[Path, typer.Argument(help="A video or image file.")],
+    neural: Annotated[
+        bool, typer.Option("--neural/--no-neural", help="Read the mark and run the passive detector (needs torch).")
+    ] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what can be known of a file: credential, mark, ledger and passive detector, and one verdict."""
+    verify_command.run(file=file, neural=neural, as_json=as_json)
+
+
+@app.command(epilog=EXIT_CODES)
+def doctor(as_json: JsonFlag = False) -> None:
+    """Show what will really run: versions, device, model, keys, ledger, ffmpeg."""
+    doctor_command.run(as_json=as_json)
+
+
+def main() -> None:
+    """Entry point of the ``safegen`` script."""
+    app()

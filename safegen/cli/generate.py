@@ -1,0 +1,62 @@
+"""``safegen generate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safegen.cli.shell import Bars, command, print_json
+
+if TYPE_CHECKING:
+    from safegen.pipeline import Generated
+
+
+def run(
+    *,
+    prompt: str,
+    output: Path,
+    negative_prompt: str,
+    seed: int | None,
+    frames: int | None,
+    size: str | None,
+    steps: int | None,
+    image: Path | None,
+    video: Path | None,
+    model: str,
+    policy: str,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Call :func:`safegen.generate` with progress bars, and print what it made."""
+    with command(as_json=as_json):
+        from safegen.pipeline import generate
+
+        with Bars() as bars:
+            made = generate(
+                prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
+                steps=steps, image=image, video=video, model=model, policy=policy, force=force, progress=bars,
+            )  # fmt: skip
+        if as_json:
+            print_json(made.to_json())
+        else:
+            _print_for_people(made)
+
+
+def _print_for_people(made: Generated) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"[bold green]Wrote[/] {made.output}")
+    rows = {
+        "content id": made.content_id,
+        "ledger entry": str(made.entry),
+        "model": f"{made.model['name']} ({made.mode}-to-video, seed {made.seed})",
+        "moderation": made.decision.explanation,
+        "frames": made.frames_decision.explanation,
+        "mark": f"{made.mark['scheme']}, read back from the encoded file (p <= {made.mark['p_value']:.1e})",
+        "credential": f"C2PA manifest {made.manifest_id}",
+        "time": ", ".join(f"{name} {ms / 1000:.1f} s" for name, ms in made.milliseconds.items() if ms >= 50),
+    }
+    for name, value in rows.items():
+        console.print(f"  [dim]{name:<13}[/] ", end="")
+        console.print(value, markup=False)

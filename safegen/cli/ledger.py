@@ -1,0 +1,89 @@
+"""``safegen ledger``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from safegen.cli.shell import Bars, JsonFlag, command, print_json
+from safegen.errors import EXIT_DONE, EXIT_NOT_VERIFIED, InputError
+from safegen.settings import Home
+from safegen.types import Json
+
+app = typer.Typer(help="Read and check the ledger.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many entries, the newest.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only entries of this kind, such as generated or blocked.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List entries, oldest first; with --json one object per line."""
+    with command(as_json=as_json):
+        from safegen.ledger import Ledger
+
+        with Ledger.open(Home.default().ledger_url, create=False, read_only=True) as ledger:
+            if limit is None:
+                found = ledger.entries(kind=kind)
+            else:
+                found = iter(list(ledger.entries(limit, kind=kind, newest_first=True))[::-1])
+            for entry in found:
+                if as_json:
+                    print_json(entry.to_json())
+                else:
+                    damage = f"  DAMAGED: {entry.damage}" if entry.damage else ""
+                    asset = (entry.event.asset_sha256 or "")[:12]
+                    row = (
+                        f"{entry.index:>6}  {entry.time:<20}  {entry.kind:<10}  {entry.content_id or '-':<16}  {asset}"
+                    )
+                    typer.echo(row.rstrip() + damage)
+
+
+@app.command()
+def show(
+    entry: Annotated[str, typer.Argument(help="An entry's index, or a content id.")], as_json: JsonFlag = False
+) -> None:
+    """Show one entry (or all about one content id) with the proof that it lies under the signed checkpoint."""
+    with command(as_json=as_json):
+        import json
+
+        from safegen.ledger import Ledger
+
+        with Ledger.open(Home.default().ledger_url, create=False, read_only=True) as ledger:
+            # 16 hex digits are a content id; indices have fewer digits until the ledger has 10^15 entries.
+            by_index = entry.isdecimal() and len(entry) < 16
+            if by_index:
+                found = [ledger.get(int(entry))] if int(entry) < ledger.count() else []
+            else:
+                found = ledger.find_content(entry)
+            if not found:
+                raise InputError(f"The ledger has no entry {entry}.", remedy="See `safegen ledger list`.")
+            for one in found:
+                body: dict[str, Json] = one.to_json() | {"proof": ledger.prove(one.index).to_text()}
+                typer.echo(json.dumps(body, ensure_ascii=False, indent=None if as_json else 2))
+
+
+@app.command()
+def verify(as_json: JsonFlag = False) -> None:
+    """Recompute the whole ledger: rows, hashes, tree and every checkpoint's signature. Exit 1 if anything is wrong."""
+    with command(as_json=as_json):
+        from safegen.keys import KeyStore
+        from safegen.ledger import Ledger
+
+        home = Home.default()
+        keys = KeyStore.load(home, purpose="verify")
+        with Bars() as bars, Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
+            report = ledger.verify(keys.ledger_public_key, lambda done, total: bars("verify", done, total))
+        if as_json:
+            print_json(asdict(report))
+        elif report.ok:
+            typer.echo(f"OK: {report.size} entries, root {report.root}")
+        else:
+            typer.echo(f"NOT OK: {report.size} entries, {len(report.problems)} problem(s)")
+            for problem in report.problems:
+                where = "ledger" if problem.index is None else f"entry {problem.index}"
+                typer.echo(f"  {where}, {problem.column}: {problem.summary}")
+        raise typer.Exit(EXIT_DONE if report.ok else EXIT_NOT_VERIFIED)

@@ -1,0 +1,117 @@
+"""Writing results so that nothing half-done is ever seen: temporary file, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from safegen.errors import InputError, MediaError
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a result goes, checked before any work is done."""
+
+    path: Path
+    force: bool
+
+    @classmethod
+    def check(cls, path: Path, *, suffix: str, force: bool) -> Target:
+        """Return the target; InputError if it exists (without ``force``), or its folder is missing or not writable."""
+        path = Path(path).expanduser().absolute()
+        if path.suffix.lower() != suffix:
+            raise InputError(
+                f"The output {path.name} does not end in {suffix}.",
+                remedy="Clips are written as .mp4, single frames as .png.",
+            )
+        if path.is_dir():
+            raise InputError(f"The output {path} is a folder.", remedy="Name a file.")
+        if path.exists() and not force:
+            raise InputError(f"{path} exists already.", remedy="Choose another name, or replace it with --force.")
+        if not path.parent.is_dir():
+            raise InputError(f"The folder {path.parent} does not exist.", remedy="Make it, or choose another one.")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise InputError(f"The folder {path.parent} is not writable.", remedy="Choose another one.")
+        return cls(path, force)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Scratch]:
+        """Yield names for temporary files beside the target; whatever still lies there at the end is deleted."""
+        scratch = Scratch(self.path, secrets.token_hex(4))
+        try:
+            yield scratch
+        finally:
+            for name in scratch.names():
+                name.unlink(missing_ok=True)
+
+    def place(self, finished: Path) -> None:
+        """Move ``finished`` (same folder) to the target in one step and make the move durable.
+
+        MediaError if that fails; the target then is what it was before.
+        """
+        try:
+            if not self.force and self.path.exists():
+                raise FileExistsError(errno.EEXIST, "the file has come into being meanwhile")
+            finished.replace(self.path)
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise MediaError(f"Cannot write {self.path}: {error.strerror}", remedy="Choose another folder.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Names of temporary files in the target's folder (a rename does not cross file systems)."""
+
+    target: Path
+    token: str
+
+    @property
+    def encoded(self) -> Path:
+        """The encoded clip, before it is signed."""
+        return self.target.with_name(f".{self.target.stem}.{self.token}.encoded{self.target.suffix}")
+
+    @property
+    def signed(self) -> Path:
+        """The signed clip, before it is moved into place."""
+        return self.target.with_name(f".{self.target.stem}.{self.token}.signed{self.target.suffix}")
+
+    def names(self) -> tuple[Path, ...]:
+        """All of them."""
+        return (self.encoded, self.signed)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back SIGINT and SIGTERM until the block is done, then let them happen.
+
+    For the few milliseconds in which a result is recorded and moved into place: stopping between the two would leave a
+    record without a file. In threads other than the main one signals never arrive, so nothing is to be done there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending: list[int] = []
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        pending.append(number)
+
+    before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if pending:
+        signal.raise_signal(pending[0])

@@ -1,0 +1,135 @@
+"""Putting the mark on one clip and reading it back: in the latents where they can be reached, else in the pixels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from safegen.errors import InputError
+from safegen.types import ContentId
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from safegen.watermark.base import Extraction
+
+StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+Report = Callable[[float, float], None]
+
+STRENGTHS = (1.0, 1.6)
+"""Strengths tried in turn: the second only if the first could not be read back from the encoded file."""
+
+
+class Marking(Protocol):
+    """One clip's mark, on its way through a run."""
+
+    scheme: str
+    seconds: float  # spent on embedding so far
+
+    def on_step_end(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Diffusers' ``callback_on_step_end``."""
+        ...
+
+    def frames(self, sampled: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+        """Return the marked frames at ``strength``, given what the pipeline returned; uint8 [T, H, W, 3]."""
+        ...
+
+    def read(self, frames: NDArray[np.uint8]) -> Extraction:
+        """Look for the mark in frames that were encoded and decoded."""
+        ...
+
+
+def make_marking(
+    scheme: str | None, pipe: Any, content_id: ContentId, key: bytes, report: Report, before: StepCallback | None
+) -> Marking:
+    """Return the marking of ``scheme``; by default the in-latent one, or pixels where ``pipe``'s latents are unknown.
+
+    ``before`` is a step callback of the caller's own, called first. InputError for an unknown scheme.
+    """
+    from safegen.watermark.latent_residual import reaches
+
+    if scheme is None:
+        scheme = "latent-residual" if reaches(pipe.vae) else "pixel"
+    if scheme == "latent-residual":
+        return LatentMarking(pipe, content_id, key, report, before)
+    if scheme == "pixel":
+        return PixelMarking(content_id, key, before)
+    raise InputError(f"Unknown watermark scheme {scheme!r}.", remedy="Known: latent-residual, pixel.")
+
+
+class LatentMarking:
+    """The in-latent mark, embedded inside the denoising loop."""
+
+    scheme = "latent-residual"
+
+    def __init__(
+        self, pipe: Any, content_id: ContentId, key: bytes, report: Report, before: StepCallback | None
+    ) -> None:
+        from safegen.watermark.latent_residual import LatentEmbedder
+        from safegen.watermark.payload import Payload
+
+        self.seconds = 0.0
+        self._pipe = pipe
+        self._key = key
+        self._embedder = LatentEmbedder(Payload(content_id), key, strength=STRENGTHS[0], progress=report)
+        self._before = before
+
+    def on_step_end(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Let the embedder see the latents, after the caller's own callback."""
+        if self._before is not None:
+            tensors = self._before(pipe, step, timestep, tensors)
+        start = time.perf_counter()
+        try:
+            return self._embedder(pipe, step, timestep, tensors)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def frames(self, sampled: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+        """Return ``sampled``, which is marked already; at a higher strength mark the clean latents again and decode."""
+        if strength == STRENGTHS[0]:
+            return sampled
+        from safegen.generators import decode_latents
+
+        start = time.perf_counter()
+        stronger = self._embedder.remark(self._pipe.vae, strength)
+        self.seconds += time.perf_counter() - start
+        return decode_latents(self._pipe, stronger)
+
+    def read(self, frames: NDArray[np.uint8]) -> Extraction:
+        """Read through the pipeline's own VAE."""
+        from safegen.watermark.latent_residual import extract_frames
+
+        return extract_frames(frames, self._pipe.vae, self._key)
+
+
+class PixelMarking:
+    """The pixel mark, for pipelines whose latents are out of reach."""
+
+    scheme = "pixel"
+
+    def __init__(self, content_id: ContentId, key: bytes, before: StepCallback | None) -> None:
+        from safegen.watermark.payload import Payload
+        from safegen.watermark.pixel import PixelScheme
+
+        self.seconds = 0.0
+        self._payload = Payload(content_id)
+        self._key = key
+        self._scheme = PixelScheme()
+        self._before = before
+
+    def on_step_end(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Only the caller's own callback: there is nothing to do in the loop."""
+        return tensors if self._before is None else self._before(pipe, step, timestep, tensors)
+
+    def frames(self, sampled: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+        """Return ``sampled`` with the mark in its pixels; its strength is fixed by the library."""
+        start = time.perf_counter()
+        marked = self._scheme.embed_frames(sampled, self._payload, self._key)
+        self.seconds += time.perf_counter() - start
+        return marked
+
+    def read(self, frames: NDArray[np.uint8]) -> Extraction:
+        """Read from the pixels."""
+        return self._scheme.extract_frames(frames, self._key)

@@ -1,0 +1,158 @@
+"""From a prompt to a file that can be trusted: moderate, generate with the mark, check, encode, sign, record.
+
+    import safegen
+
+    made = safegen.generate("a red ball bouncing on grass at sunset", output="clip.mp4")
+
+    safe = safegen.protect(my_diffusers_pipeline)
+    made = safe("a red ball bouncing on grass at sunset", output="clip.mp4", num_inference_steps=30)
+
+Both run the same steps in the same order, and nothing leaves unless all of them have happened:
+
+ (1) the output path, the inputs and the sizes are checked; no weights are loaded yet;
+ (2) the prompt and every conditioning input are judged by the policy; a refusal is recorded and ends here;
+ (3) the model generates, and the embedder puts the mark into its latents inside the denoising loop;
+ (4) the frames are judged;
+ (5) the frames are encoded, and the mark is read back from the encoded file by the blind extractor;
+ (6) the file is signed (C2PA), the manifest store is kept, the ledger entry is committed;
+ (7) only then the file takes its name.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from safegen.errors import InputError
+from safegen.files import Target
+from safegen.settings import Home
+from safegen.steps import Generated, Inputs, Mode, Progress, Run, Services, Source, Stopwatch
+
+__all__ = ["Generated", "ProtectedPipeline", "generate", "protect"]
+
+MAX_SEED = 2**32 - 1
+
+
+def generate(
+    prompt: str,
+    *,
+    output: str | Path,
+    negative_prompt: str = "",
+    seed: int | None = None,
+    frames: int | None = None,
+    size: str | tuple[int, int] | None = None,
+    steps: int | None = None,
+    image: str | Path | None = None,
+    video: str | Path | None = None,
+    model: str = "tiny",
+    policy: str | Path = "default",
+    force: bool = False,
+    home: Home | None = None,
+    progress: Progress | None = None,
+) -> Generated:
+    """Generate a clip with ``model`` and write it to ``output``: moderated, marked, signed and recorded.
+
+    ``size`` is "WIDTHxHEIGHT" or (width, height) in pixels; size, ``frames`` and ``steps`` default to the model's card.
+    ``image`` is the first frame (image-to-video), ``video`` the source (video-to-video). ``output`` ends in ``.mp4``,
+    or in ``.png`` for one frame.
+
+    Raises InputError for unusable arguments, BlockedError where the policy stops the request (it carries the decision
+    and is recorded), CancelledError on Ctrl-C (recorded), and other SafegenErrors where something could not run; in all
+    of these cases no file is left.
+    """
+    from safegen.generators import Card, load, parse_size, resolve
+
+    ref = resolve(model)
+    wanted = parse_size(size) if isinstance(size, str) else size
+    card = Card.read(ref)
+    call = card.resolve(size=wanted, frames=frames, steps=steps)
+    source = Source(lambda mode, say: load(ref, mode=mode, progress=say), ref=ref, fps=card.fps)
+    protected = ProtectedPipeline(source, policy=policy, home=home)
+    return protected(
+        prompt, output=output, negative_prompt=negative_prompt, seed=seed, image=image, video=video, force=force,
+        progress=progress, **call,
+    )  # fmt: skip
+
+
+def protect(
+    pipe: Any,
+    *,
+    fps: float = 16.0,
+    scheme: str | None = None,
+    policy: str | Path = "default",
+    home: Home | None = None,
+) -> ProtectedPipeline:
+    """Wrap a diffusers video pipeline that you have loaded already.
+
+    The result is called like the pipeline, with ``output=`` and ``seed=`` beside its own arguments, and writes a file
+    instead of returning frames. ``fps`` is the frame rate of what the pipeline draws. ``scheme`` names the watermark
+    scheme; by default the in-latent one, or the pixel one where the pipeline's latents are out of reach.
+    """
+    source = Source(lambda _mode, _say: pipe, ref=None, fps=fps, scheme=scheme)
+    return ProtectedPipeline(source, policy=policy, home=home)
+
+
+class ProtectedPipeline:
+    """A video pipeline that nothing leaves unchecked, unmarked or unrecorded. Made by ``protect`` or ``generate``."""
+
+    def __init__(self, source: Source, *, policy: str | Path = "default", home: Home | None = None) -> None:
+        self._source = source
+        self._policy = policy
+        self._home = home or Home.default()
+
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        output: str | Path,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        image: str | Path | None = None,
+        video: str | Path | None = None,
+        force: bool = False,
+        progress: Progress | None = None,
+        **call: Any,
+    ) -> Generated:
+        """Run the steps of the module's docstring once. ``call`` holds further arguments of the pipeline's own.
+
+        Raises as ``safegen.generate`` does; BlockedError too for prompt embeddings, whose text cannot be judged.
+        """
+        if image is not None and video is not None:
+            raise InputError("Both an image and a video were given.", remedy="Give one of them, or none.")
+        mode: Mode = "image" if image is not None else "video" if video is not None else "text"
+        if seed is None:
+            seed = secrets.randbelow(MAX_SEED + 1)
+        elif not 0 <= seed <= MAX_SEED:
+            raise InputError(f"The seed {seed} is out of range.", remedy=f"Use 0 to {MAX_SEED}.")
+        target = Target.check(Path(output), suffix=".png" if call.get("num_frames") == 1 else ".mp4", force=force)
+        watch = Stopwatch(progress)
+        with watch.stage("open"):
+            services = Services.open(self._home, self._policy)
+        with services.ledger:
+            _refuse_reserved(call, services)
+            request = Inputs(prompt, negative_prompt, mode, seed, _path(image), _path(video), call)
+            return Run(self._source, services, request, target, watch).go()
+
+
+_EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "prompt_embeds_2", "pooled_prompt_embeds", "image_embeds")
+
+
+def _refuse_reserved(call: dict[str, Any], services: Services) -> None:
+    """Refuse what would go past moderation, or what safegen sets itself."""
+    if any(call.get(name) is not None for name in _EMBEDDINGS):
+        services.engine.refuse_embeddings()
+    for name, instead in (("generator", "seed="), ("output_type", "output="), ("prompt_2", "prompt")):
+        if call.get(name) is not None:
+            raise InputError(f"{name} cannot be given to a protected pipeline.", remedy=f"Use {instead}.")
+
+
+def _path(value: str | Path | None) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | Path):
+        raise InputError(
+            f"Conditioning inputs are given as files, not as {type(value).__name__}.",
+            remedy="Save it first: its own credential, if it has one, becomes part of the clip's.",
+        )
+    return Path(value).expanduser()

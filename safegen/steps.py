@@ -1,0 +1,415 @@
+"""The steps of one run, from a judged request to a released file. ``safegen.pipeline`` says what they are."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from safegen.errors import BlockedError, CancelledError, InputError, LedgerError, SafegenError, WatermarkError
+from safegen.files import Scratch, Target, uninterrupted
+from safegen.marking import STRENGTHS, Marking, make_marking
+from safegen.settings import MARK_FRAMES, Home
+from safegen.types import Action, ContentId, Decision, Json, new_content_id
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from safegen.generators import ModelRef
+    from safegen.keys import KeyStore
+    from safegen.ledger import Ledger, Receipt
+    from safegen.policies.engine import Engine
+    from safegen.provenance.manifest import ManifestSpec
+    from safegen.watermark.base import Extraction
+
+Progress = Callable[[str, float, float], None]
+"""``progress(stage, done, total)``: told about every stage that can take over a second."""
+
+Mode = Literal["text", "image", "video"]
+
+MAX_SOURCE_FRAMES = 257
+"""Frames taken from a source clip where the call does not say how many it uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What came out of one run: the file and everything that was decided, measured and recorded on the way."""
+
+    output: Path
+    content_id: ContentId
+    entry: int
+    decision: Decision
+    frames_decision: Decision
+    mark: Mapping[str, Json]
+    manifest_id: str
+    sha256: str
+    mode: Mode
+    seed: int
+    model: Mapping[str, str]
+    milliseconds: Mapping[str, float]
+    checkpoint: str = field(repr=False, default="")
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the result as plain JSON values, in the documented shape."""
+        return {
+            "output": str(self.output), "content_id": self.content_id, "entry": self.entry,
+            "decision": self.decision.to_json(), "frames_decision": self.frames_decision.to_json(),
+            "mark": dict(self.mark), "manifest_id": self.manifest_id, "sha256": self.sha256,
+            "mode": self.mode, "seed": self.seed, "model": dict(self.model),
+            "milliseconds": {name: round(ms, 1) for name, ms in self.milliseconds.items()},
+            "checkpoint": self.checkpoint,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every run needs, opened before any work so that it cannot be missing after it."""
+
+    home: Home
+    keys: KeyStore
+    ledger: Ledger
+    engine: Engine
+
+    @classmethod
+    def open(cls, home: Home, policy: str | Path) -> Services:
+        """Open keys, policy and ledger; raises KeyStoreError, PolicyError, ConfigError or LedgerError."""
+        from safegen.keys import KeyStore
+        from safegen.ledger import Ledger
+        from safegen.policies.engine import Engine
+
+        engine = Engine.load(policy)
+        keys = KeyStore.load(home)
+        ledger = Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name)
+        return cls(home, keys, ledger, engine)
+
+
+class Stopwatch:
+    """Milliseconds per stage, and where progress is reported to."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress: Progress = progress or (lambda _stage, _done, _total: None)
+        self.milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; several stretches under one name add up."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add (or, negative, take away) time under a stage's name."""
+        self.milliseconds[name] = self.milliseconds.get(name, 0.0) + 1000 * seconds
+
+    def reporter(self, stage: str) -> Callable[[float, float], None]:
+        """Return ``progress`` for one stage."""
+        return lambda done, total: self.progress(stage, done, total)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What draws the frames: how to get the pipeline (loaded only when it is needed), and what is known of it."""
+
+    load: Callable[[Mode, Callable[[str], None]], Any]
+    ref: ModelRef | None  # None for a pipeline that the caller has loaded
+    fps: float
+    scheme: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One request. ``call`` holds arguments for the pipeline itself."""
+
+    prompt: str
+    negative_prompt: str
+    mode: Mode
+    seed: int
+    image: Path | None
+    video: Path | None
+    call: Mapping[str, Any]
+
+
+class Run:
+    """One request on its way through the steps. Each step is a method; ``go`` is their order."""
+
+    def __init__(self, source: Source, services: Services, inputs: Inputs, target: Target, watch: Stopwatch) -> None:
+        from safegen.keys import commit_text
+
+        self._source = source
+        self._services = services
+        self._inputs = inputs
+        self._target = target
+        self._watch = watch
+        self._content_id = new_content_id()
+        self._facts: Mapping[str, str] = {}
+        self._commitment = commit_text(inputs.prompt, services.keys.commitment_key)
+        self._decision: Decision | None = None
+        self._frames_decision: Decision | None = None
+
+    def go(self) -> Generated:
+        """Run steps (2) to (7)."""
+        with self._recorded():
+            image, video = self._judge_request()
+            with self._watch.stage("load_model"):
+                self._watch.progress("loading the model", 0, 1)
+                pipe = self._source.load(self._inputs.mode, lambda _words: None)
+                self._facts = _model_facts(self._source.ref, pipe)
+                self._watch.progress("loading the model", 1, 1)
+            marking, sampled = self._sample(pipe, image, video)
+            with self._target.scratch() as scratch:
+                marked = self._finish(marking, sampled, scratch)
+                return self._release(pipe, marked, scratch)
+
+    # -- (2) and (4): moderation ---------------------------------------------------------------------------------------
+
+    def _judge_request(self) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
+        from safegen.media import read_clip
+        from safegen.policies.engine import Request
+
+        inputs = self._inputs
+        image = video = None
+        if inputs.image is not None:
+            image = read_clip(inputs.image, max_frames=1).frames[0]
+        if inputs.video is not None:
+            video = read_clip(inputs.video, max_frames=inputs.call.get("num_frames", MAX_SOURCE_FRAMES)).frames
+        with self._watch.stage("moderate_prompt"):
+            images = () if image is None else (image,)
+            request = Request(inputs.prompt, negative_prompt=inputs.negative_prompt, images=images, video=video)
+            self._decision = self._services.engine.judge(request)
+        if self._decision.action.stops:
+            self._refuse(self._decision, "The request was refused")
+        return image, video
+
+    def _judge_frames(self, frames: NDArray[np.uint8]) -> None:
+        with self._watch.stage("moderate_frames"):
+            self._frames_decision = self._services.engine.judge_frames(frames, self._source.fps)
+        if self._frames_decision.action.stops:
+            self._refuse(self._frames_decision, "The generated frames were refused")
+
+    def _refuse(self, decision: Decision, words: str) -> None:
+        entry = self._record("blocked", {}, action=decision.action)
+        approval = " It waits for a person's approval." if decision.action is Action.REVIEW else ""
+        raise BlockedError(
+            f"{words}: {decision.explanation}.",
+            decision,
+            remedy=f"Recorded as ledger entry {entry}.{approval} `safegen policy check` shows what a prompt triggers.",
+        )
+
+    # -- (3) generation ------------------------------------------------------------------------------------------------
+
+    def _sample(
+        self, pipe: Any, image: NDArray[np.uint8] | None, video: NDArray[np.uint8] | None
+    ) -> tuple[Marking, NDArray[np.uint8]]:
+        from safegen.generators import sample
+
+        inputs, call = self._inputs, dict(self._inputs.call)
+        marking = make_marking(
+            self._source.scheme,
+            pipe,
+            self._content_id,
+            self._services.keys.watermark_key,
+            self._watch.reporter("embedding the mark"),
+            call.pop("callback_on_step_end", None),
+        )
+        start = time.perf_counter()
+        frames = sample(
+            pipe, call, prompt=inputs.prompt, negative_prompt=inputs.negative_prompt, seed=inputs.seed, image=image,
+            video=video, callback=marking.on_step_end, progress=self._watch.reporter("generating"),
+        )  # fmt: skip
+        self._watch.add("generate", time.perf_counter() - start - marking.seconds)
+        return marking, frames
+
+    # -- (4) and (5): the frames are judged, encoded, and the mark is read back ----------------------------------------
+
+    def _finish(self, marking: Marking, sampled: NDArray[np.uint8], scratch: Scratch) -> _Marked:
+        for strength in STRENGTHS:
+            frames = marking.frames(sampled, strength)
+            self._judge_frames(frames)
+            with self._watch.stage("encode"):
+                self._write(frames, scratch.encoded)
+            with self._watch.stage("read_mark"):
+                found = self._read_mark(marking, scratch.encoded)
+            self._watch.milliseconds["mark"] = 1000 * marking.seconds
+            if found.payload is not None and found.payload.content_id == self._content_id:
+                return _Marked(found.to_json() | {"strength": strength}, frames)
+        raise WatermarkError(
+            "The mark could not be read back from the encoded clip, so the clip was not released.",
+            remedy="Use another seed, more frames or a larger size: very small or flat clips cannot carry a mark.",
+        )
+
+    def _write(self, frames: NDArray[np.uint8], path: Path) -> None:
+        from safegen.media import encode_png, encode_video
+
+        path.unlink(missing_ok=True)
+        if self._target.path.suffix.lower() == ".png":
+            encode_png(frames[0], path)
+            return
+        total = len(frames)
+        encode_video(
+            frames, self._source.fps, path, progress=lambda done: self._watch.progress("encoding", done, total)
+        )
+
+    def _read_mark(self, marking: Marking, path: Path) -> Extraction:
+        from safegen.media import read_clip
+
+        return marking.read(read_clip(path, max_frames=MARK_FRAMES).frames)
+
+    # -- (6) and (7): signing, recording, releasing --------------------------------------------------------------------
+
+    def _release(self, pipe: Any, marked: _Marked, scratch: Scratch) -> Generated:
+        from safegen.provenance.sign import sign_file
+        from safegen.provenance.store import store_manifest
+
+        inputs, services = self._inputs, self._services
+        assert self._decision is not None and self._frames_decision is not None  # noqa: S101, PT018 - steps (2), (4)
+        with self._watch.stage("sign"):
+            spec = self._manifest(marked.mark)
+            signed = sign_file(scratch.encoded, scratch.signed, spec, services.keys)
+        with self._watch.stage("record"):
+            self._remember_vae(pipe, marked.frames)
+            kept = store_manifest(services.home, self._content_id, signed.manifest_bytes)
+            with uninterrupted():
+                receipt = self._append(
+                    "generated",
+                    {
+                        "mark": dict(marked.mark), "manifest_id": signed.manifest_id,
+                        "frames_decision": _without_spans(self._frames_decision),
+                        "shape": [int(n) for n in marked.frames.shape[:3]],
+                    },
+                    action=self._decision.action, asset_sha256=signed.sha256, manifest_sha256=kept,
+                )  # fmt: skip
+                self._place(scratch.signed)
+        return Generated(
+            output=self._target.path, content_id=self._content_id, entry=receipt.index, decision=self._decision,
+            frames_decision=self._frames_decision, mark=marked.mark, manifest_id=signed.manifest_id,
+            sha256=signed.sha256,
+            mode=inputs.mode, seed=inputs.seed, model=self._facts, milliseconds=self._watch.milliseconds,
+            checkpoint=receipt.checkpoint,
+        )  # fmt: skip
+
+    def _manifest(self, mark: Mapping[str, Json]) -> ManifestSpec:
+        from safegen.provenance.manifest import (
+            GeneratorModel,
+            InputFile,
+            ManifestSpec,
+            MediaFormat,
+            Relationship,
+            SoftBinding,
+        )
+        from safegen.provenance.manifest import Mode as ManifestMode
+
+        inputs = self._inputs
+        ingredients = []
+        if inputs.image is not None:
+            ingredients.append(InputFile(inputs.image, Relationship.INPUT))
+        if inputs.video is not None:
+            ingredients.append(InputFile(inputs.video, Relationship.PARENT))
+        still = self._target.path.suffix.lower() == ".png"
+        return ManifestSpec(
+            # The file's own name may tell the prompt, so the title is the content id.
+            title=f"safegen {self._content_id}",
+            media_format=MediaFormat.PNG if still else MediaFormat.MP4,
+            mode=ManifestMode(f"{inputs.mode}-to-video"),
+            model=GeneratorModel(self._facts["name"], self._facts["id"], self._facts["version"]),
+            content_id=self._content_id,
+            when=dt.datetime.now(dt.UTC),
+            soft_binding=SoftBinding(f"org.safegen.{mark['scheme']}.1", self._content_id),
+            prompt_commitment={k: v for k, v in self._commitment.items() if k != "salt"},
+            ingredients=tuple(ingredients),
+        )
+
+    def _remember_vae(self, pipe: Any, frames: NDArray[np.uint8]) -> None:
+        from safegen.vaes import remember_vae
+        from safegen.watermark.fastvae import vae_digest
+
+        count, height, width = (int(n) for n in frames.shape[:3])
+        remember_vae(self._services.home, vae_digest(pipe.vae), self._facts["source"], (count, height, width))
+
+    def _place(self, signed: Path) -> None:
+        try:
+            self._target.place(signed)
+        except SafegenError:
+            # The entry stands, as all entries do; a second one says that its file never came to be.
+            self._append("withdrawn", {"error": "the file could not be moved into place"})
+            raise
+
+    # -- the ledger ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Record how a run ended that did not end well, and turn Ctrl-C into CancelledError."""
+        try:
+            yield
+        except BlockedError:
+            raise  # recorded where it was decided
+        except KeyboardInterrupt:
+            with uninterrupted():
+                self._append("cancelled", {})
+            raise CancelledError("Cancelled; no file was written.") from None
+        except InputError:
+            raise  # nothing was attempted
+        except LedgerError:
+            raise  # the ledger itself is what failed
+        except BaseException as error:
+            try:
+                self._append("failed", {"error": type(error).__name__})
+            except SafegenError as second:
+                error.add_note(f"This failure could not be recorded either: {second}")
+            raise
+
+    def _append(self, kind: str, body: Mapping[str, Json], **columns: str) -> Receipt:
+        """Append an entry about this run; the request's facts stand in every one of them."""
+        from safegen.ledger import Event
+
+        inputs = self._inputs
+        facts: dict[str, Json] = {
+            "mode": inputs.mode,
+            "seed": inputs.seed,
+            "prompt_commitment": dict(self._commitment),
+            "model": dict(self._facts) or None,
+            "decision": None if self._decision is None else _without_spans(self._decision),
+            "call": {k: v for k, v in inputs.call.items() if isinstance(v, bool | int | float | str)},
+        }
+        event = Event(
+            kind=kind, content_id=self._content_id, body=facts | dict(body), model=self._facts.get("id"),
+            policy_sha256=self._services.engine.pack.sha256, **columns,
+        )  # fmt: skip
+        return self._services.ledger.append(event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Marked:
+    """Frames whose mark was read back from the encoded file, and what the reading said."""
+
+    mark: Mapping[str, Json]
+    frames: NDArray[np.uint8]
+
+
+def _without_spans(decision: Decision) -> dict[str, Json]:
+    """The decision as the ledger keeps it: a matched span is a piece of the prompt, which is not kept in clear."""
+    return replace(decision, reasons=tuple(replace(r, span="") for r in decision.reasons)).to_json()
+
+
+def _model_facts(ref: ModelRef | None, pipe: Any) -> dict[str, str]:
+    """What manifest and ledger say about the model; ``source`` is the name that finds its VAE again."""
+    from safegen.generators import model_facts
+
+    if ref is not None:
+        return model_facts(ref) | {"source": ref.name if ref.kind != "path" else ref.source}
+    name = type(pipe).__name__
+    source = str(getattr(pipe.config, "_name_or_path", "") or pipe.vae.config.get("_name_or_path", ""))
+    return {
+        "name": name,
+        "id": f"pipeline:{name}",
+        "pipeline": name,
+        "version": "unknown",
+        "license": "",
+        "source": source,
+    }

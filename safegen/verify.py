@@ -1,0 +1,357 @@
+"""What can be known of a file: credential, mark, ledger and passive detector, and one verdict from them.
+
+    import safegen
+
+    verdict = safegen.verify("clip.mp4")
+
+The steps, in order. Steps (3) and (5) need torch or take longest and can be left out (``neural=False``); what was left
+out or could not run is a finding of its own and never counts as passed (ADR 0004):
+
+ (1) the file is there and some of it can be decoded: else InputError, no verdict;
+ (2) C2PA: a credential is there or not, intact or not, and signed by this home or by someone else;
+ (3) mark: the blind extractor reads the frames under this home's watermark keys;
+ (4) ledger: the entry that credential or mark names is intact, lies under the signed checkpoint and fits the file;
+     where the credential is gone, the manifest kept for that entry is validated in its place;
+ (5) passive detector: a hint for people, which no verdict rests on;
+ (6) the verdict, by the rules of ``_decide``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
+from safegen.settings import MARK_FRAMES, Home
+from safegen.types import Basis, Clip, ContentId, Finding, Json, Status, Verdict, VerdictKind
+
+if TYPE_CHECKING:
+    from safegen.keys import KeyStore
+    from safegen.ledger import Entry, Ledger
+    from safegen.provenance.credential import Credential
+    from safegen.watermark.base import Extraction, Extractor
+
+Progress = Callable[[str, float, float], None]
+
+
+def verify(
+    path: str | Path, *, neural: bool = True, home: Home | None = None, progress: Progress | None = None
+) -> Verdict:
+    """Check ``path`` against this home's keys and ledger and return the verdict with its findings.
+
+    Never touches the network and never writes. A negative verdict is a result. Raises InputError (of which
+    UnreadableMediaError is one) if there is no file that can be decoded.
+    """
+    return Verifier(home or Home.default(), neural=neural, progress=progress).verify(Path(path))
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Outcome of step (3)."""
+
+    finding: Finding
+    content_id: ContentId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Metadata:
+    """Outcome of step (2). ``ours``: intact and signed under this home's root."""
+
+    finding: Finding
+    credential: Credential | None = None
+    ours: bool = False
+
+
+class Verifier:
+    """The steps of the module's docstring over one home. Holds no file open between calls."""
+
+    def __init__(self, home: Home, *, neural: bool = True, progress: Progress | None = None) -> None:
+        self._home = home
+        self._neural = neural
+        self._progress: Progress = progress or (lambda _stage, _done, _total: None)
+
+    def verify(self, path: Path) -> Verdict:
+        """Run all steps on one file."""
+        from safegen.media import probe
+
+        probe(path, tolerant=True)  # (1)
+        keys, key_problem = self._keys()
+        metadata = self._credential(path, keys)  # (2)
+        clip = self._read(path)
+        mark = self._mark(clip, keys, key_problem)  # (3)
+        named = metadata.credential.content_id if metadata.ours and metadata.credential else None
+        ledger, entry = self._ledger(path, named or mark.content_id, metadata, keys)  # (4)
+        forensic = self._forensic(clip)  # (5)
+        findings = (metadata.finding, mark.finding, ledger, forensic)
+        kind = _decide(metadata, mark, ledger)  # (6)
+        content_id = named or mark.content_id
+        return Verdict(kind, content_id, entry, findings)
+
+    # -- (2) credential ------------------------------------------------------------------------------------------------
+
+    def _keys(self) -> tuple[tuple[KeyStore, ...], str]:
+        """Return this home's key stores, retired ones last, or none and why."""
+        from safegen.keys import KeyStore
+
+        try:
+            return (KeyStore.load(self._home, purpose="verify"), *KeyStore.retired(self._home)), ""
+        except KeyStoreError as error:
+            return (), str(error)
+
+    def _credential(self, path: Path, keys: Sequence[KeyStore]) -> _Metadata:
+        from safegen.provenance.read import read_credential
+
+        found = read_credential(path, trust_anchors_pem="".join(k.root_pem for k in keys))
+        return _judge_credential(found)
+
+    # -- (3) mark ------------------------------------------------------------------------------------------------------
+
+    def _read(self, path: Path) -> Clip | None:
+        from safegen.media import read_clip
+
+        return read_clip(path, max_frames=MARK_FRAMES, tolerant=True) if self._neural else None
+
+    def _mark(self, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str) -> _Mark:
+        if not keys:
+            if self._home.keys.exists():
+                return _Mark(_not_run(Basis.WATERMARK, f"The mark was not looked for: {key_problem}."))
+            summary = "This home has no watermark key, so no file can carry its mark."
+            return _Mark(Finding(Basis.WATERMARK, Status.ABSENT, summary))
+        if clip is None:
+            return _Mark(_not_run(Basis.WATERMARK, "The mark was not looked for: the neural parts were switched off."))
+        try:
+            return self._extract(clip, keys)
+        except ImportError as error:
+            return _Mark(_not_run(Basis.WATERMARK, f"The mark could not be looked for: {error.name} is not installed."))
+        except SafegenError as error:
+            return _Mark(_not_run(Basis.WATERMARK, f"The mark could not be looked for: {error}"))
+
+    def _extract(self, clip: Clip, keys: Sequence[KeyStore]) -> _Mark:
+        """Look for a mark of any of ``keys``: through every VAE that this home has used, then in the pixels."""
+        from safegen.watermark.base import MarkStatus
+
+        marks = list(dict.fromkeys(k.watermark_key for k in keys))  # stores set aside by `renew` share theirs
+        best: Extraction | None = None
+        unread: list[str] = []
+        for name, extractor in self._extractors(unread):
+            for done, key in enumerate(marks):
+                self._progress(f"reading the mark ({name})", done, len(marks))
+                found = extractor.extract_frames(clip.frames, key)
+                self._progress(f"reading the mark ({name})", done + 1, len(marks))
+                if best is None or _rank(found) > _rank(best):
+                    best = found
+                if found.status is MarkStatus.VERIFIED:
+                    break
+            if best is not None and best.status is MarkStatus.VERIFIED:
+                break
+        evidence: dict[str, Json] = {"unread": list(unread), **({} if best is None else best.to_json())}
+        if best is not None and best.status is MarkStatus.VERIFIED and best.payload is not None:
+            content_id = best.payload.content_id
+            summary = f"The {best.scheme} mark names content id {content_id} (p <= {best.p_value:.1e})."
+            return _Mark(Finding(Basis.WATERMARK, Status.PASS, summary, evidence), content_id)
+        if best is not None and best.status is MarkStatus.PRESENT:
+            summary = "A mark of this home is there, but too damaged to name a clip."
+            return _Mark(Finding(Basis.WATERMARK, Status.INCONCLUSIVE, summary, evidence))
+        if unread:
+            summary = f"No mark was found, but not every kind could be looked for: {' '.join(unread)}"
+            return _Mark(Finding(Basis.WATERMARK, Status.INCONCLUSIVE, summary, evidence))
+        return _Mark(Finding(Basis.WATERMARK, Status.ABSENT, "No mark of this home was found.", evidence))
+
+    def _extractors(self, unread: list[str]) -> Iterator[tuple[str, Extractor]]:
+        """Yield the extractors to try; what cannot be loaded is named in ``unread``."""
+        from safegen.generators import resolve, vae_folder
+        from safegen.vaes import VaeRecord, known_vaes
+        from safegen.watermark.base import make_extractor
+
+        records = list(known_vaes(self._home))
+        if not any(r.model == "tiny" for r in records):
+            records.append(VaeRecord("", "tiny", ()))
+        for record in records:
+            try:
+                yield record.model, make_extractor(vae=vae_folder(resolve(record.model)), shapes=record.shapes)
+            except SafegenError as error:
+                unread.append(f"{record.model}: {error}.")
+        yield "pixel", make_extractor("pixel")
+
+    # -- (4) ledger ----------------------------------------------------------------------------------------------------
+
+    def _ledger(
+        self, path: Path, content_id: ContentId | None, metadata: _Metadata, keys: Sequence[KeyStore]
+    ) -> tuple[Finding, int | None]:
+        if content_id is None:
+            return Finding(Basis.LEDGER, Status.ABSENT, "Neither credential nor mark names an entry to look up."), None
+        try:
+            from safegen.ledger import Ledger
+
+            with Ledger.open(self._home.ledger_url, create=False, read_only=True) as ledger:
+                return self._look_up(ledger, path, content_id, metadata, keys)
+        except LedgerDamagedError as error:
+            return Finding(Basis.LEDGER, Status.FAIL, f"The ledger contradicts itself: {error}."), None
+        except LedgerError as error:
+            return _not_run(Basis.LEDGER, f"The ledger could not be read: {error}."), None
+
+    def _look_up(
+        self, ledger: Ledger, path: Path, content_id: ContentId, metadata: _Metadata, keys: Sequence[KeyStore]
+    ) -> tuple[Finding, int | None]:
+        entry = next((e for e in ledger.find_content(content_id) if e.kind == "generated"), None)
+        if entry is None:
+            summary = f"The ledger has no entry for content id {content_id}."
+            return Finding(Basis.LEDGER, Status.ABSENT, summary, {"content_id": content_id}), None
+        evidence: dict[str, Json] = {"entry": entry.index, "time": entry.time, "leaf_hash": entry.leaf_hash}
+        problems = list(_entry_problems(ledger, entry, keys, evidence))
+        if metadata.ours:
+            problems += _file_problems(path, entry, metadata, evidence)
+        elif metadata.finding.status is not Status.FAIL:
+            problems += self._kept_manifest_problems(path, entry, keys, evidence)
+        if problems:
+            return Finding(Basis.LEDGER, Status.FAIL, " ".join(problems), evidence), entry.index
+        summary = f"Entry {entry.index} of {entry.time} records this clip and lies under the signed checkpoint."
+        return Finding(Basis.LEDGER, Status.PASS, summary, evidence), entry.index
+
+    def _kept_manifest_problems(
+        self, path: Path, entry: Entry, keys: Sequence[KeyStore], evidence: dict[str, Json]
+    ) -> list[str]:
+        """Validate the manifest that was kept for the entry, where the file has lost its own."""
+        from safegen.provenance.read import read_manifest_store
+        from safegen.provenance.store import load_manifest
+
+        assert entry.content_id is not None  # noqa: S101 - it was found by it
+        kept = load_manifest(self._home, entry.content_id)
+        if kept is None:
+            evidence["kept_manifest"] = "missing"
+            return []
+        if hashlib.sha256(kept).hexdigest() != entry.event.manifest_sha256:
+            return ["The manifest kept for this clip is not the one that the ledger recorded."]
+        found = read_manifest_store(kept, path, trust_anchors_pem="".join(k.root_pem for k in keys))
+        evidence["kept_manifest"] = found.manifest_id
+        evidence["kept_manifest_signature"] = "valid" if found.signature_valid else "invalid"
+        return [] if found.signature_valid or found.only_expired else ["The kept manifest's signature does not hold."]
+
+    # -- (5) passive detector ------------------------------------------------------------------------------------------
+
+    def _forensic(self, clip: Clip | None) -> Finding:
+        if clip is None:
+            return _not_run(Basis.FORENSIC, "The passive detector was switched off.")
+        try:
+            from safegen.detectors import score
+
+            found = score(clip.frames, clip.fps)
+        except ImportError as error:
+            return _not_run(Basis.FORENSIC, f"The passive detector could not run: {error.name} is not installed.")
+        except SafegenError as error:
+            return _not_run(Basis.FORENSIC, f"The passive detector could not run: {error}")
+        status, words = _FORENSIC[found.label]
+        evidence: dict[str, Json] = {
+            "label": found.label,
+            "probability": round(found.probability, 3),
+            "reasons": list(found.reasons),
+            "model": found.model_id,
+        }
+        return Finding(Basis.FORENSIC, status, f"{words} A hint, not proof.", evidence)
+
+
+_FORENSIC: Mapping[str, tuple[Status, str]] = {
+    "likely_ai": (Status.PASS, "The pictures' statistics resemble AI-made video."),
+    "likely_camera": (Status.ABSENT, "The pictures' statistics resemble camera footage."),
+    "inconclusive": (Status.INCONCLUSIVE, "The pictures' statistics allow no statement."),
+}
+
+
+def _rank(found: Extraction) -> tuple[int, float]:
+    """Order extractions: payload before presence before nothing, then the smaller p-value."""
+    return (("none", "present", "verified").index(found.status), -found.p_value)
+
+
+def _not_run(basis: Basis, summary: str) -> Finding:
+    return Finding(basis, Status.NOT_RUN, summary.replace("..", "."))
+
+
+def _judge_credential(found: Credential) -> _Metadata:
+    from safegen.provenance.credential import CredentialState
+
+    evidence: dict[str, Json] = {
+        "state": str(found.state),
+        "manifest_id": found.manifest_id,
+        "signer": found.signer,
+        "claim_generator": found.claim_generator,
+        "ai_generated": found.ai_generated,
+        "claimed_time": found.claimed_time,
+        "failures": list(found.failure_codes),
+        "ingredients": [{"title": i.title, "relationship": i.relationship} for i in found.ingredients],
+    }
+
+    def outcome(status: Status, summary: str, *, ours: bool = False) -> _Metadata:
+        return _Metadata(Finding(Basis.METADATA, status, summary, evidence), found, ours)
+
+    match found.state:
+        case CredentialState.ABSENT:
+            why = f" ({found.problem})" if found.problem else ""
+            return _Metadata(Finding(Basis.METADATA, Status.ABSENT, f"The file carries no C2PA credential{why}."))
+        case CredentialState.TRUSTED:
+            return outcome(Status.PASS, "The C2PA credential is intact and signed by this home.", ours=True)
+        case CredentialState.VALID:
+            who = found.signer or "an unnamed signer"
+            return outcome(Status.PASS, f"The C2PA credential is intact, signed by {who}, not by this home.")
+        case CredentialState.UNREADABLE:
+            return outcome(
+                Status.INCONCLUSIVE, f"Whether there is a C2PA credential could not be read: {found.problem}."
+            )
+        case _ if found.only_expired:
+            # C2PA calls this invalid for want of a time-stamp. The ledger's record of this very file stands in for it:
+            # step (4) compares the hash of the whole file, so that nothing rests on the expired certificate.
+            summary = "The C2PA credential is intact; its certificate has expired since, without a trusted time-stamp."
+            return outcome(Status.PASS, summary, ours=True)
+        case _:
+            codes = ", ".join(found.failure_codes) or found.problem
+            return outcome(Status.FAIL, f"The C2PA credential does not hold: {codes}.")
+
+
+def _entry_problems(ledger: Ledger, entry: Entry, keys: Sequence[KeyStore], evidence: dict[str, Json]) -> list[str]:
+    from safegen.ledger import VerifierKey, verify_inclusion
+
+    proof = ledger.prove(entry.index)
+    evidence["checkpoint"] = proof.checkpoint
+    for store in keys:
+        verifier = VerifierKey.of(store.ledger_name, store.ledger_public_key)
+        if verify_inclusion(proof, entry.leaf, verifier):
+            return []
+    return ["The checkpoint over the entry is not signed by this home's ledger key."]
+
+
+def _file_problems(path: Path, entry: Entry, metadata: _Metadata, evidence: dict[str, Json]) -> list[str]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    evidence["sha256"] = digest
+    problems = []
+    if digest != entry.event.asset_sha256:
+        problems.append("The ledger recorded another file under this content id.")
+    if metadata.credential is not None and metadata.credential.manifest_id != entry.body.get("manifest_id"):
+        problems.append("The ledger recorded another manifest for this clip.")
+    return problems
+
+
+def _decide(metadata: _Metadata, mark: _Mark, ledger: Finding) -> VerdictKind:
+    """Combine the findings; ADR 0004 and docs/verdicts.md hold the table. The passive detector has no say."""
+    credential, marked = metadata.credential, mark.finding.status
+    if Status.FAIL in (metadata.finding.status, marked, ledger.status):
+        return VerdictKind.TAMPERED
+    if metadata.ours and credential is not None:
+        contradiction = (
+            marked is Status.ABSENT  # the credential says that a mark is there
+            or (marked is Status.PASS and mark.content_id != credential.content_id)
+            or ledger.status is Status.ABSENT  # signed with this home's key, never recorded
+        )
+        if contradiction:
+            return VerdictKind.TAMPERED
+        return VerdictKind.VERIFIED if marked is ledger.status is Status.PASS else VerdictKind.INCONCLUSIVE
+    if marked is Status.PASS:
+        denies = credential is not None and metadata.finding.status is Status.PASS and not credential.ai_generated
+        if denies or ledger.status is Status.ABSENT:
+            return VerdictKind.TAMPERED
+        return VerdictKind.RECOVERED if ledger.status is Status.PASS else VerdictKind.INCONCLUSIVE
+    if marked is Status.ABSENT and metadata.finding.status in (Status.PASS, Status.ABSENT):
+        return VerdictKind.UNVERIFIED
+    return VerdictKind.INCONCLUSIVE
