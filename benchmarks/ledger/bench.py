@@ -63,7 +63,8 @@ def main() -> None:
     results |= {
         "command": " ".join(["python", *sys.argv]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}",
         "load_average": [round(load, 1) for load in os.getloadavg()],
     }
     text = json.dumps(results, indent=2)
