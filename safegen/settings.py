@@ -22,6 +22,7 @@ class Home:
 
     root: Path
     ledger_url_override: str = ""
+    ledger_busy_seconds: float = LEDGER_BUSY_SECONDS
 
     @classmethod
     def default(cls) -> Home:

@@ -84,7 +84,9 @@ class Services:
 
         engine = Engine.load(policy)
         keys = KeyStore.load(home)
-        ledger = Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name)
+        ledger = Ledger.open(
+            home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name, busy_seconds=home.ledger_busy_seconds
+        )
         return cls(home, keys, ledger, engine)
 
 
@@ -178,14 +180,14 @@ class Run:
         if inputs.image is not None:
             image = read_clip(inputs.image, max_frames=1).frames[0]
         if inputs.video is not None:
-            video = read_clip(inputs.video, max_frames=inputs.call.get("num_frames", MAX_SOURCE_FRAMES)).frames
+            video = read_clip(inputs.video, max_frames=inputs.call.get("num_frames", MAX_SOURCE_FRAMES))
         with self._watch.stage("moderate_prompt"):
             images = () if image is None else (image,)
             request = Request(inputs.prompt, negative_prompt=inputs.negative_prompt, images=images, video=video)
             self._decision = self._services.engine.judge(request)
         if self._decision.action.stops:
             self._refuse(self._decision, "The request was refused")
-        return image, video
+        return image, None if video is None else video.frames
 
     def _judge_frames(self, frames: NDArray[np.uint8]) -> None:
         with self._watch.stage("moderate_frames"):
@@ -194,7 +196,7 @@ class Run:
             self._refuse(self._frames_decision, "The generated frames were refused")
 
     def _refuse(self, decision: Decision, words: str) -> None:
-        entry = self._record("blocked", {}, action=decision.action)
+        entry = self._append("blocked", {}, action=decision.action).index
         approval = " It waits for a person's approval." if decision.action is Action.REVIEW else ""
         raise BlockedError(
             f"{words}: {decision.explanation}.",

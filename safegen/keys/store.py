@@ -44,6 +44,7 @@ _INIT: Final = "Run `safegen keys init` to make a key store."
 _INIT_FORCE: Final = (
     "Run `safegen keys init --force`: the present folder is set aside, not deleted, and stays usable for verification."
 )
+_RENEW: Final = "Run `safegen keys renew`: a new certificate is issued, and all other keys stay."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,14 @@ class KeyStore:
         """Make fresh keys in ``home.keys`` and return them.
 
         With ``force`` an existing folder is renamed to ``keys.retired-<time>`` and never deleted: marks, manifests and
-        checkpoints made with the old keys stay verifiable through ``KeyStore.retired``. Raises KeyStoreError if keys
-        exist and ``force`` is false, or if the folder cannot be written.
+        checkpoints made with the old keys stay verifiable through ``KeyStore.retired``. The ledger key alone is carried
+        over where it can be read, because a ledger is one log under one key. Raises KeyStoreError if keys exist and
+        ``force`` is false, or if the folder cannot be written.
         """
         target = home.keys
         if not force and occupied(target):
             raise KeyStoreError(f"there are keys in {target} already", remedy=_INIT_FORCE)
-        return cls._place(home, _fresh_files(organisation))
+        return cls._place(home, _fresh_files(organisation, _readable_ledger_key(home)))
 
     @classmethod
     def renew(cls, home: Home) -> KeyStore:
@@ -338,11 +340,20 @@ def _parse(folder: Path, raw: Mapping[str, bytes]) -> KeyStore:
     )
 
 
+def _readable_ledger_key(home: Home) -> dict[str, bytes]:
+    """Return the ledger's key files as they are, or nothing where they are absent or damaged."""
+    try:
+        KeyStore.load(home, purpose="verify")
+        return {name: read_private(home.keys / name, _INIT_FORCE) for name in (_LEDGER, _LEDGER_PUBLIC)}
+    except KeyStoreError:
+        return {}
+
+
 def _check_validity(store: KeyStore) -> None:
     leaf = x509.load_pem_x509_certificate(store.certificate_chain_pem.encode())
     now, start, end = _now(), leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if now > end:
-        raise KeyStoreError(f"the signing certificate in {store.folder} expired on {end:%Y-%m-%d}", remedy=_INIT_FORCE)
+        raise KeyStoreError(f"the signing certificate in {store.folder} expired on {end:%Y-%m-%d}", remedy=_RENEW)
     if now < start:
         raise KeyStoreError(
             f"the signing certificate in {store.folder} is not valid before {start:%Y-%m-%d %H:%M} UTC",

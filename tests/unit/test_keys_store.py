@@ -146,6 +146,20 @@ def test_force_sets_old_keys_aside_and_keeps_them_usable(home: Home) -> None:
     assert KeyStore.load(home).ids == third.ids
 
 
+def test_force_carries_the_ledger_key_over(home: Home) -> None:
+    first = KeyStore.init(home)
+    second = KeyStore.init(home, force=True)
+    assert (second.ids.ledger, second.ledger_name) == (first.ids.ledger, first.ledger_name)
+    assert second.ledger_key.private_bytes_raw() == first.ledger_key.private_bytes_raw()
+
+
+def test_force_replaces_a_damaged_ledger_key(home: Home) -> None:
+    first = KeyStore.init(home)
+    (home.keys / "ledger.key").write_text("no key")
+    (home.keys / "ledger.pub").write_text("no key")
+    assert KeyStore.init(home, force=True).ids.ledger != first.ids.ledger
+
+
 def test_renew_changes_the_certificate_alone(home: Home) -> None:
     old = KeyStore.init(home, organisation="Example Studio")
     new = KeyStore.renew(home)
@@ -259,7 +273,7 @@ def test_expired_certificate(home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     set_clock(monkeypatch, 366)
     with pytest.raises(KeyStoreError, match="expired") as caught:
         KeyStore.load(home)
-    assert "safegen keys init --force" in caught.value.remedy
+    assert "safegen keys renew" in caught.value.remedy
     assert KeyStore.load(home, purpose="verify").describe()["certificate"]["valid_now"] is False  # type: ignore[index,call-overload]
 
 
