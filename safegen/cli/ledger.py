@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -67,7 +68,12 @@ def show(
 
 
 @app.command()
-def verify(as_json: JsonFlag = False) -> None:
+def verify(
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="A signed checkpoint kept elsewhere; reveals rewrites and roll-backs.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Recompute the whole ledger: rows, hashes, tree and every checkpoint's signature. Exit 1 if anything is wrong."""
     with command(as_json=as_json):
         from safegen.keys import KeyStore
@@ -75,8 +81,11 @@ def verify(as_json: JsonFlag = False) -> None:
 
         home = Home.default()
         keys = KeyStore.load(home, purpose="verify")
+        outside = [_read_note(path) for path in checkpoint or ()]
         with Bars() as bars, Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
-            report = ledger.verify(keys.ledger_public_key, lambda done, total: bars("verify", done, total))
+            report = ledger.verify(
+                keys.ledger_public_key, lambda done, total: bars("verifying", done, total), outside=outside
+            )
         if as_json:
             print_json(asdict(report))
         elif report.ok:
@@ -87,3 +96,29 @@ def verify(as_json: JsonFlag = False) -> None:
                 where = "ledger" if problem.index is None else f"entry {problem.index}"
                 typer.echo(f"  {where}, {problem.column}: {problem.summary}")
         raise typer.Exit(EXIT_DONE if report.ok else EXIT_NOT_VERIFIED)
+
+
+def _read_note(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read the checkpoint {path}: {error}", remedy="Give a signed checkpoint.") from error
+
+
+@app.command()
+def upgrade(as_json: JsonFlag = False) -> None:
+    """Bring an older ledger's schema up to this version's. Entries, hashes and checkpoints stay as they are."""
+    with command(as_json=as_json):
+        from safegen.ledger import current_revision
+        from safegen.ledger import upgrade as migrate
+
+        url = Home.default().ledger_url
+        before = current_revision(url)
+        migrate(url, "head")
+        after = current_revision(url)
+        if as_json:
+            print_json({"before": before, "after": after})
+        else:
+            typer.echo(
+                f"Already at {after}." if before == after else f"Upgraded from {before or 'nothing'} to {after}."
+            )
