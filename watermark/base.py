@@ -9,8 +9,9 @@ answer rests on a statistic whose law under "no mark by this key" is known whate
   alignments * 2**112 * exp(-z*z/2): a bound, never an estimate. Where the MAC holds, the codeword is one of the 2**64
   that the key allows, and 2**64 takes the place of 2**112.
 
-PRESENT needs p <= 1e-6 over all codewords. VERIFIED needs p <= 1e-6 *and* a payload whose 40-bit MAC holds; a list of L candidates in each of A
-alignments passes the MAC by chance with probability at most A*L*2**-40, so a false VERIFIED is rarer than both bounds.
+PRESENT needs p <= 1e-6 over all codewords. VERIFIED needs p <= 1e-6 *and* a payload whose 40-bit MAC holds; a list of
+L candidates in each of A alignments passes the MAC by chance with probability at most A*L*2**-40 (7e-12 for one
+alignment), so a false VERIFIED is at most as likely as the smaller of both bounds.
 """
 
 from __future__ import annotations

@@ -23,6 +23,9 @@ CODED_BITS = ecc.coded_length(PAYLOAD_BITS)
 BANDS = 24
 """Radial spatial-frequency bands in which samples are scaled to unit power."""
 
+FIRST_BAND = 6
+"""Lower bands weigh nothing: there the picture's own power is large, and a residual that beats it would be seen."""
+
 MIN_SAMPLES = 8 * CODED_BITS
 """Fewer samples than this cannot carry the payload: even clean latents would read as noise."""
 
@@ -59,29 +62,28 @@ def place(key: bytes, shape: tuple[int, int, int, int]) -> Carrier:
 
 
 def whiten(latents: Tensor) -> Tensor:
-    """Spatial DCT-II of every latent frame, scaled to unit power within each (channel, radial band) of this very clip.
+    """Spatial DCT-II of every latent frame, each (channel, radial band) scaled to a power that the band alone sets.
 
-    The scaling depends on the clip alone, never on the key, so Hoeffding's bound holds whatever the clip is. Gradients
+    A band's amplitude is its number plus one half from FIRST_BAND on and 0 below: measured residuals grow about so. The
+    scaling depends on the clip alone, never on the key, so Hoeffding's bound holds whatever the clip is. Gradients
     flow through the transform; the scale is treated as constant.
     """
     h, w = latents.shape[-2:]
     spectrum = _dct(h, latents) @ latents @ _dct(w, latents).T
-    v = torch.arange(h, device=latents.device).view(-1, 1) / h
-    u = torch.arange(w, device=latents.device).view(1, -1) / w
-    radius = torch.sqrt(u * u + v * v)  # 0 at DC, up to sqrt(2)
-    band = torch.clamp((radius * (BANDS / math.sqrt(2))).long(), max=BANDS - 1).flatten()
+    band = torch.from_numpy(_bands(h, w)).to(latents.device).flatten()
     power = spectrum.detach().square().mean(dim=1).flatten(1)  # [C, H*W]
-    count = torch.zeros(BANDS, device=latents.device).index_add(0, band, torch.ones_like(power[0])).clamp_(min=1)
-    mean_power = torch.zeros(len(power), BANDS, device=latents.device).index_add(1, band, power) / count
-    scale = mean_power[:, band].clamp_(min=1e-12).rsqrt().view(-1, 1, h, w)
+    count = power.new_zeros(BANDS).index_add(0, band, torch.ones_like(power[0])).clamp_(min=1)
+    mean_power = power.new_zeros(len(power), BANDS).index_add(1, band, power) / count
+    weight = torch.where(band >= FIRST_BAND, band + 0.5, 0.0).to(power.dtype)
+    scale = (weight * mean_power[:, band].clamp_(min=1e-12).rsqrt()).view(-1, 1, h, w)
     return spectrum * scale
 
 
 def bit_statistics(samples: Tensor, carrier: Carrier) -> Tensor:
     """Correlation of whitened ``samples`` with each coded bit's signs, normalised: [369], about N(0, 1) if unmarked."""
     flat, index = (samples * carrier.signs).flatten(), carrier.bits.flatten()
-    sums = torch.zeros(CODED_BITS, device=samples.device).index_add(0, index, flat)
-    energy = torch.zeros(CODED_BITS, device=samples.device).index_add(0, index, flat.detach().square())
+    sums = samples.new_zeros(CODED_BITS).index_add(0, index, flat)
+    energy = samples.new_zeros(CODED_BITS).index_add(0, index, flat.detach().square())
     return sums / energy.clamp(min=1e-12).sqrt()
 
 
@@ -102,6 +104,12 @@ def read(samples: Tensor, carrier: Carrier, key: bytes, list_size: int) -> tuple
     if not math.isfinite(norm) or norm <= 0:
         return 0.0, None, 0.0
     return decide(sums, norm, key, list_size)
+
+
+def _bands(h: int, w: int) -> np.ndarray:
+    """Band of each DCT coefficient, int64 [h, w]: floor of 24 * |(u/w, v/h)| / sqrt(2), in exact integer arithmetic."""
+    squares = [[BANDS**2 // 2 * (u * u * h * h + v * v * w * w) // (h * h * w * w) for u in range(w)] for v in range(h)]
+    return np.array([[min(math.isqrt(x), BANDS - 1) for x in row] for row in squares], np.int64)
 
 
 def _dct(n: int, like: Tensor) -> Tensor:

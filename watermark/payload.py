@@ -21,6 +21,7 @@ KEY_BYTES = 32
 MAC_BYTES = 5
 PAYLOAD_BYTES = 14
 PAYLOAD_BITS = 8 * PAYLOAD_BYTES
+CONTENT_BITS = 64
 
 _MAC_LABEL = b"safegen/watermark/v1/mac"
 _STREAM_LABEL = b"safegen/watermark/v1/stream/"
