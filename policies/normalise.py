@@ -175,6 +175,12 @@ def _join(view: View) -> View:
     return joined
 
 
+def _without_marks(view: View) -> View:
+    """Remove marks between letters and leave blanks alone: "w.o.r.d b.y w.o.r.d" keeps its words apart."""
+    inner = [(m.start(), m.end(), "") for m in _INNER_MARK.finditer(view.text)]
+    return _edit(view, "joined", inner) if inner else view
+
+
 def _shift(spans: tuple[tuple[int, int], ...], removed: list[tuple[int, int, str]]) -> tuple[tuple[int, int], ...]:
     """Move spans left past deletions that lie before their ends."""
     if not spans:
@@ -212,7 +218,7 @@ def views_of(text: str) -> tuple[View, ...]:
     clean = fold(text)
     leet = _unleet(clean)
     joined = _join(clean)
-    candidates = [clean, leet, joined, _join(leet), _unleet(joined), *_decoded(text)]
+    candidates = [clean, leet, joined, _join(leet), _unleet(joined), _without_marks(leet), *_decoded(text)]
     base = clean.origin if clean.origin is not None else range(len(clean.text))
     candidates.append(View("rot13", clean.text.translate(_ROT13), clean.origin, (), False))
     candidates.append(View("reversed", clean.text[::-1], base[::-1], (), False))

@@ -47,8 +47,8 @@ _MIN_BUCKET_TEXTS = 2
 _SHINGLE = 8  # words in a row that two texts must share to count as near-duplicates
 _FOLDS = 3
 # Where the calibrated score comes to lie: 0.45 at these benign rates of false alarms, 0.8 at these.
-_FLAG_SCORE, _FLAG_PLAIN, _FLAG_LOOKALIKE = 0.45, 0.004, 0.04
-_BLOCK_SCORE, _BLOCK_PLAIN, _BLOCK_LOOKALIKE = 0.8, 0.0004, 0.008
+_FLAG_SCORE, _FLAG_PLAIN, _FLAG_LOOKALIKE = 0.45, 0.0015, 0.03
+_BLOCK_SCORE, _BLOCK_PLAIN, _BLOCK_LOOKALIKE = 0.8, 0.0003, 0.006
 
 
 @dataclass(frozen=True, slots=True)

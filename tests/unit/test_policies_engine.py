@@ -66,7 +66,7 @@ def test_benign_prompt_is_allowed(prompt: str, pack: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "category"),
-    [("sexual_explicit", "sexual"), ("gore", "gore"), ("slurs", "hate"), ("self_harm", "self_harm")],
+    [("sexual_explicit", "sexual"), ("gore", "gore"), ("slurs", "hate")],
 )
 @pytest.mark.parametrize("index", [0, 3, 7])
 def test_listed_term_blocks_and_names_its_category(
@@ -78,6 +78,12 @@ def test_listed_term_blocks_and_names_its_category(
     reason = next(r for r in decision.reasons if r.category == category)
     assert reason.score >= reason.threshold
     assert category in decision.explanation
+
+
+def test_listed_mention_of_self_harm_stops(engine: Engine, lexicon: Lexicon) -> None:
+    decision = engine.judge(Request(f"a video of {lexicon.lists['self_harm'][0]} in a room"))
+    assert decision.action.stops
+    assert "self_harm" in {r.category for r in decision.reasons}
 
 
 def test_weapon_making_blocks(engine: Engine, lexicon: Lexicon) -> None:
