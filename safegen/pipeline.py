@@ -118,6 +118,8 @@ class ProtectedPipeline:
 
         Raises as ``safegen.generate`` does; BlockedError too for prompt embeddings, whose text cannot be judged.
         """
+        if not isinstance(prompt, str) or not isinstance(negative_prompt, str):
+            raise InputError("A prompt must be one text.", remedy="Call once per clip: each has its own mark.")
         if image is not None and video is not None:
             raise InputError("Both an image and a video were given.", remedy="Give one of them, or none.")
         mode: Mode = "image" if image is not None else "video" if video is not None else "text"

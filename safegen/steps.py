@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from safegen.errors import BlockedError, CancelledError, InputError, LedgerError
 from safegen.files import Scratch, Target, uninterrupted
 from safegen.marking import STRENGTHS, Marking, make_marking
 from safegen.settings import MARK_FRAMES, Home
-from safegen.types import Action, ContentId, Decision, Json, new_content_id
+from safegen.types import Action, Clip, ContentId, Decision, Json, new_content_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,7 +181,7 @@ class Run:
         if inputs.image is not None:
             image = read_clip(inputs.image, max_frames=1).frames[0]
         if inputs.video is not None:
-            video = read_clip(inputs.video, max_frames=inputs.call.get("num_frames", MAX_SOURCE_FRAMES))
+            video = self._read_source(inputs.video)
         with self._watch.stage("moderate_prompt"):
             images = () if image is None else (image,)
             request = Request(inputs.prompt, negative_prompt=inputs.negative_prompt, images=images, video=video)
@@ -188,6 +189,16 @@ class Run:
         if self._decision.action.stops:
             self._refuse(self._decision, "The request was refused")
         return image, None if video is None else video.frames
+
+    def _read_source(self, path: Path) -> Clip:
+        """Read as much of a source clip as the call draws, at the frame rate that it is drawn at."""
+        from safegen.media import probe, read_clip
+
+        fps = probe(path).fps or self._source.fps
+        wanted = self._inputs.call.get("num_frames", MAX_SOURCE_FRAMES)
+        clip = read_clip(path, max_frames=math.ceil(wanted * fps / self._source.fps))
+        times = [round(i * fps / self._source.fps) for i in range(wanted)]
+        return Clip(clip.frames[[t for t in times if t < len(clip.frames)]], self._source.fps)
 
     def _judge_frames(self, frames: NDArray[np.uint8]) -> None:
         with self._watch.stage("moderate_frames"):

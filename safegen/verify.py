@@ -250,12 +250,12 @@ class Verifier:
             "reasons": list(found.reasons),
             "model": found.model_id,
         }
-        return Finding(Basis.FORENSIC, status, f"{words} A hint, not proof.", evidence)
+        return Finding(Basis.FORENSIC, status, words, evidence)
 
 
 _FORENSIC: Mapping[str, tuple[Status, str]] = {
-    "likely_ai": (Status.PASS, "The pictures' statistics resemble AI-made video."),
-    "likely_camera": (Status.ABSENT, "The pictures' statistics resemble camera footage."),
+    "likely_ai": (Status.PASS, "The pictures' statistics resemble AI-made video: a hint, not proof."),
+    "likely_camera": (Status.ABSENT, "The pictures' statistics show no signs of AI, which proves nothing."),
     "inconclusive": (Status.INCONCLUSIVE, "The pictures' statistics allow no statement."),
 }
 

@@ -66,11 +66,11 @@ class Geometry:
             )
         if max(height, width) > MAX_SIDE:
             raise InputError(f"size {width}x{height} is too large", remedy=f"Sides go up to {MAX_SIDE} pixels.")
-        if frames < 2 or (frames - 1) % self.temporal_stride:
-            below = max(1, (frames - 1) // self.temporal_stride) * self.temporal_stride + 1
-            near = f"{below} or {below + self.temporal_stride}" if frames > self.temporal_stride else str(max(2, below))
+        if frames < 1 or (frames - 1) % self.temporal_stride:
+            below = max(0, (frames - 1) // self.temporal_stride) * self.temporal_stride + 1
+            near = f"{below} or {below + self.temporal_stride}" if frames > 0 else "1"
             raise InputError(
-                f"{frames} frames do not fit this model: it makes 2 or more, {self.temporal_stride} x k + 1 of them",
+                f"{frames} frames do not fit this model: it makes {self.temporal_stride} x k + 1 of them",
                 remedy=f"Use {near}.",
             )
         if height * width * frames > MAX_VOXELS:

@@ -124,7 +124,7 @@ def test_a_size_is_taken_or_refused_with_one_that_is_taken(width: int, height: i
     else:
         assert width % 32 == height % 32 == 0
         assert frames % 4 == 1
-        assert frames >= 5
+        assert frames >= 1
         assert 0 < width * height * frames <= MAX_VOXELS
         assert max(width, height) <= MAX_SIDE
         t, h, w = geometry.latent_shape(height, width, frames)
