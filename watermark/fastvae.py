@@ -50,7 +50,7 @@ def prepare(vae: Any) -> Any:
     if next(vae.parameters()).device.type == "cpu" and is_wan(vae):
         for module in vae.modules():
             if isinstance(module, torch.nn.Conv3d):
-                module.to(memory_format=torch.channels_last_3d)
+                module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return vae
 
 
@@ -126,10 +126,11 @@ def encode(vae: Any, video: Tensor, *, checkpoint: bool = False) -> Tensor:
             raw = moments.chunk(2, dim=1)[0]
         elif _is_image_vae(vae):
             frames = video.transpose(1, 2).flatten(0, 1).to(dtype)
-            raw = _distribution_mean(vae.encode(frames)).unflatten(0, (video.shape[0], -1)).transpose(1, 2)
+            raw = _split(_distribution_mean(vae.encode(frames)), len(video)).transpose(1, 2)
         else:
             raw = _distribution_mean(vae.encode(video.to(dtype)))
-    return (raw.float() - mean) / std
+    latents: Tensor = (raw.float() - mean) / std
+    return latents
 
 
 def decode(vae: Any, latents: Tensor, *, checkpoint: bool = False) -> Tensor:
@@ -142,8 +143,13 @@ def decode(vae: Any, latents: Tensor, *, checkpoint: bool = False) -> Tensor:
             return _wan_decoder(vae, vae.post_quant_conv(raw), checkpoint).float()
         if _is_image_vae(vae):
             frames = vae.decode(raw.transpose(1, 2).flatten(0, 1)).sample
-            return frames.unflatten(0, (raw.shape[0], -1)).transpose(1, 2).float()
+            return _split(frames, len(raw)).transpose(1, 2).float()
         return vae.decode(raw).sample.float()  # type: ignore[no-any-return]
+
+
+def _split(frames: Tensor, clips: int) -> Tensor:
+    """[B*T, ...] to [B, T, ...]."""
+    return frames.reshape(clips, -1, *frames.shape[1:])
 
 
 def _distribution_mean(output: Any) -> Tensor:
@@ -210,11 +216,10 @@ def _resample(layer: Any, x: Tensor) -> Tensor:
     """WanResample over all frames: the first latent frame stands for one frame, every later one for several."""
     b, c, t, h, w = x.shape
     if layer.mode == "upsample3d" and t > 1:
-        y = layer.time_conv(x[:, :, 1:])
-        y = y.reshape(b, 2, c, t - 1, h, w).permute(0, 2, 3, 1, 4, 5).reshape(b, c, 2 * (t - 1), h, w)
-        x = torch.cat([x[:, :, :1], y], 2)
+        pairs = layer.time_conv(x[:, :, 1:]).reshape(b, 2, c, t - 1, h, w)
+        x = torch.cat([x[:, :, :1], pairs.permute(0, 2, 3, 1, 4, 5).reshape(b, c, 2 * (t - 1), h, w)], 2)
     t = x.shape[2]
-    y = layer.resample(x.permute(0, 2, 1, 3, 4).reshape(b * t, c, h, w))
+    y: Tensor = layer.resample(x.permute(0, 2, 1, 3, 4).reshape(b * t, c, h, w))
     y = y.view(b, t, *y.shape[1:]).permute(0, 2, 1, 3, 4)
     if layer.mode == "downsample3d" and t > 1:
         y = torch.cat([y[:, :, :1], layer.time_conv(y)], 2)

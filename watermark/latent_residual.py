@@ -17,6 +17,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from safegen.errors import WatermarkError
+from safegen.types import Json
 from safegen.watermark import carrier, fastvae
 from safegen.watermark.base import LIST_SIZE, Extraction, Progress, conclude
 from safegen.watermark.fastvae import load_vae, vae_digest
@@ -36,8 +37,8 @@ _CHECKPOINT_PIXELS = 1_200_000
 class Recipe:
     """How the residual is searched. ``margin`` is what each coded bit's statistic should reach (unmarked: N(0, 1))."""
 
-    iterations: int = 4
-    margin: float = 1.1
+    iterations: int = 3
+    margin: float = 1.0
     step: float = 0.06
     noise: float = 0.02
     """Standard deviation of the surrogate codec's noise, in units of video in [-1, 1]."""
@@ -72,7 +73,7 @@ def embed_latents(
     total = recipe.iterations * len(clips)
     marked = []
     for i, (clip, item) in enumerate(zip(clips, payloads, strict=True)):
-        tick = (lambda done, i=i: progress(i * recipe.iterations + done, total)) if progress else None  # type: ignore[misc]
+        tick = (lambda done, i=i: progress(i * recipe.iterations + done, total)) if progress else None
         marked.append(_embed_one(vae, clip[None], item, key, strength, recipe, tick))
     return layout.restore(torch.cat(marked), latents)
 
@@ -126,7 +127,7 @@ def _surrogate(video: Tensor, noise: float, generator: torch.Generator) -> Tenso
     chroma = torch.stack([blue - luma, red - luma], dim=2).flatten(0, 1)
     h, w = video.shape[-2:]
     chroma = nnf.interpolate(nnf.avg_pool2d(chroma, 2, ceil_mode=True), size=(h, w), mode="bilinear")
-    blue_, red_ = (chroma.unflatten(0, (len(video), -1)) + luma.unsqueeze(2)).unbind(2)
+    blue_, red_ = (chroma.reshape(len(video), -1, 2, h, w) + luma.unsqueeze(2)).unbind(2)
     green_ = (luma - 0.299 * red_ - 0.114 * blue_) / 0.587
     grain = torch.randn(video.shape, generator=generator).to(video.device)
     return torch.stack([red_, green_, blue_], dim=1) + noise * grain
@@ -242,24 +243,22 @@ def extract_frames(
     check_key(key)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise WatermarkError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}")
-    own = _fit(vae, tuple(frames.shape[:3]))  # type: ignore[arg-type]
+    fastvae.latent_stats(vae)  # refuses a VAE that cannot be read at all
+    own = _fit(vae, frames.shape[:3])
     tries = list(dict.fromkeys([own, *(_fit(vae, s) for s in shapes)]))
     best: tuple[float, Payload | None, float, tuple[int, int, int]] = (0.0, None, 0.0, own)
     for shape in tries:
-        try:
-            statistic, payload, agreement = _read(frames, shape, vae, key)
-        except WatermarkError:
-            continue  # too small to carry a payload in this shape
+        statistic, payload, agreement = _read(frames, shape, vae, key)
         if (payload is not None, statistic) > (best[1] is not None, best[0]):
             best = (statistic, payload, agreement, shape)
         if payload is not None:
             break
     statistic, payload, agreement, shape = best
-    evidence = {"shape": list(shape), "bit_agreement": round(agreement, 4), "alignments": len(tries)}
+    evidence: dict[str, Json] = {"shape": list(shape), "bit_agreement": round(agreement, 4), "alignments": len(tries)}
     return conclude(SCHEME, statistic, payload, len(tries), evidence)
 
 
-def _fit(vae: Any, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def _fit(vae: Any, shape: Sequence[int]) -> tuple[int, int, int]:
     """The nearest clip shape that the VAE encodes without padding."""
     t, h, w = (int(v) for v in shape)
     if min(t, h, w) < 1:
@@ -280,6 +279,8 @@ def _read(
             flat = nnf.interpolate(video[0].transpose(0, 1), size=shape[1:], mode="bicubic", antialias=True)
             video = flat.transpose(0, 1)[None].clamp(-1, 1)
         latents = fastvae.encode(vae, video)[0].cpu()
+        if latents.numel() < carrier.MIN_SAMPLES:
+            return 0.0, None, 0.0  # no writer could have marked a clip of this shape
         layout = carrier.place(key, tuple(latents.shape))  # type: ignore[arg-type]
         return carrier.read(carrier.whiten(latents), layout, key, LIST_SIZE)
 

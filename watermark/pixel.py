@@ -57,7 +57,7 @@ class PixelScheme:
         norm = float(np.linalg.norm(soft))
         if norm <= 0:
             return conclude(SCHEME, 0.0, None, 1, {"reason": "no chroma at all"})
-        sums = np.bincount(index, soft * signs, CODED_BITS)
+        sums = np.bincount(index, soft * signs, CODED_BITS).astype(np.float64)
         statistic, payload, agreement = decide(sums, norm, key, LIST_SIZE)
         evidence = {"blocks": blocks, "frames": len(frames[::step]), "bit_agreement": round(agreement, 4)}
         return conclude(SCHEME, statistic, payload, 1, evidence)
@@ -67,7 +67,7 @@ def _check(frames: NDArray[np.uint8]) -> int:
     """How many blocks each frame has; WatermarkError unless the frames are frames and have enough of them."""
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise WatermarkError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}")
-    blocks = (frames.shape[1] // 8) * (frames.shape[2] // 8)
+    blocks = int(frames.shape[1] // 8) * int(frames.shape[2] // 8)
     if blocks < CODED_BITS:
         raise WatermarkError(
             f"frames of {frames.shape[1]}x{frames.shape[2]} are too small for the pixel watermark",
@@ -81,7 +81,7 @@ def _place(key: bytes, blocks: int) -> tuple[NDArray[np.float64], NDArray[np.int
     words = np.frombuffer(stream(key, SCHEME, blocks, length=8 * blocks), ">u8")
     index = np.empty(blocks, np.int64)
     index[np.argsort(words >> np.uint64(1), kind="stable")] = np.arange(blocks) % CODED_BITS
-    return 1.0 - 2.0 * (words & np.uint64(1)), index
+    return (1.0 - 2.0 * (words & np.uint64(1))).astype(np.float64), index
 
 
 def _coder(bits: list[int]) -> Any:
