@@ -1,0 +1,111 @@
+"""Library use: ``safegen.protect`` around a pipeline that is loaded already, and other kinds of input and output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import safegen
+from safegen.errors import BlockedError, InputError
+from safegen.generators import load, resolve
+from safegen.ledger import Ledger
+from safegen.media import encode_png, probe, read_clip
+from safegen.provenance.read import read_credential
+from safegen.settings import Home
+from tests.e2e.conftest import PROMPT, SMALL, Made
+
+CALL = {
+    "height": 192,
+    "width": 192,
+    "num_frames": 13,
+    "num_inference_steps": 2,
+    "guidance_scale": 3.0,
+    "max_sequence_length": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return load(resolve("tiny"))
+
+
+def test_a_protected_pipeline_writes_a_verified_clip(pipe: Any, fresh_home: Home, tmp_path: Path) -> None:
+    seen = []
+
+    def callback(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        seen.append((step, tuple(tensors["latents"].shape)))
+        return tensors
+
+    safe = safegen.protect(pipe, fps=8, home=fresh_home)
+    made = safe(PROMPT, output=tmp_path / "clip.mp4", seed=3, callback_on_step_end=callback, **CALL)
+    assert [step for step, _ in seen] == [0, 1]
+    assert probe(made.output).fps == 8
+    assert made.mark["scheme"] == "latent-residual"
+    verdict = safegen.verify(made.output, home=fresh_home)
+    assert (verdict.verdict, verdict.content_id, verdict.entry) == ("verified", made.content_id, made.entry)
+
+
+def test_the_pixel_scheme_stands_behind_the_same_interface(pipe: Any, fresh_home: Home, tmp_path: Path) -> None:
+    safe = safegen.protect(pipe, scheme="pixel", home=fresh_home)
+    made = safe(PROMPT, output=tmp_path / "clip.mp4", seed=3, **CALL)
+    assert made.mark["scheme"] == "pixel"
+    verdict = safegen.verify(made.output, home=fresh_home)
+    assert (verdict.verdict, verdict.content_id) == ("verified", made.content_id)
+
+
+def test_embeddings_without_text_are_refused(pipe: Any, fresh_home: Home, tmp_path: Path) -> None:
+    safe = safegen.protect(pipe, home=fresh_home)
+    with pytest.raises(BlockedError):
+        safe(PROMPT, output=tmp_path / "clip.mp4", prompt_embeds=np.zeros((1, 64, 256)), **CALL)
+    for reserved in ({"generator": object()}, {"output_type": "pil"}):
+        with pytest.raises(InputError):
+            safe(PROMPT, output=tmp_path / "clip.mp4", **reserved, **CALL)
+    with pytest.raises(InputError):
+        safe([PROMPT, PROMPT], output=tmp_path / "clip.mp4", **CALL)
+    assert not (tmp_path / "clip.mp4").exists()
+
+
+def test_a_still_is_marked_signed_and_verified(fresh_home: Home, tmp_path: Path) -> None:
+    made = safegen.generate(PROMPT, output=tmp_path / "still.png", frames=1, steps=2, seed=4, home=fresh_home)
+    assert probe(made.output).kind == "image"
+    assert safegen.verify(made.output, home=fresh_home).verdict == "verified"
+
+
+def test_an_image_becomes_an_ingredient(fresh_home: Home, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 192, dtype=np.uint8)
+    image = tmp_path / "first.png"
+    encode_png(np.stack([np.tile(ramp, (192, 1))] * 3, -1), image)
+    made = safegen.generate(PROMPT, output=tmp_path / "clip.mp4", image=image, seed=5, home=fresh_home, **SMALL)
+    credential = read_credential(made.output)
+    assert [i.relationship for i in credential.ingredients] == ["inputTo"]
+    assert "image" in made.decision.sources
+    assert safegen.verify(made.output, home=fresh_home).verdict == "verified"
+
+
+def test_a_signed_source_clip_stays_in_the_chain(made: Made, home: Home, tmp_path: Path) -> None:
+    derived = safegen.generate(PROMPT, output=tmp_path / "derived.mp4", video=made.path, seed=6, home=home, **SMALL)
+    credential = read_credential(derived.output)
+    assert [(i.relationship, i.content_id) for i in credential.ingredients] == [
+        ("parentOf", made.printed["content_id"])
+    ]
+    assert "video" in derived.decision.sources
+    verdict = safegen.verify(derived.output, home=home)
+    assert (verdict.verdict, verdict.content_id) == ("verified", derived.content_id)
+
+
+def test_the_same_seed_draws_the_same_scene_with_another_mark(pipe: Any, fresh_home: Home, tmp_path: Path) -> None:
+    safe = safegen.protect(pipe, home=fresh_home)
+    one, two = (safe(PROMPT, output=tmp_path / f"{n}.mp4", seed=3, **CALL) for n in range(2))
+    assert one.content_id != two.content_id
+    a, b = (read_clip(c.output).frames.astype(float) for c in (one, two))
+    assert 10 * np.log10(255**2 / np.mean((a - b) ** 2)) > 30
+    with Ledger.open(fresh_home.ledger_url, create=False, read_only=True) as ledger:
+        assert [e.content_id for e in ledger.entries()] == [one.content_id, two.content_id]
+
+
+def test_inputs_that_exclude_each_other(fresh_home: Home, made: Made, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        safegen.generate(PROMPT, output=tmp_path / "clip.mp4", image=made.path, video=made.path, home=fresh_home)
