@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["LatentEmbedder", "LatentExtractor", "Recipe", "embed_latents", "extract_frames", "load_vae", "vae_digest"]
 
 SCHEME = carrier.SCHEME
+_EASY_SAMPLES = 14_000
+"""Latents with fewer values than this get proportionally more iterations."""
+
 _CHECKPOINT_PIXELS = 1_200_000
 """Clips with more pixels than this trade time for memory: activations are recomputed in the backward pass."""
 
@@ -70,10 +73,11 @@ def embed_latents(
     payloads = [payload] if isinstance(payload, Payload) else list(payload)
     if len(payloads) != len(clips):
         raise WatermarkError(f"{len(clips)} clips need {len(clips)} payloads, not {len(payloads)}")
-    total = recipe.iterations * len(clips)
+    each = _iterations(recipe, clips[0].numel())
+    total = each * len(clips)
     marked = []
     for i, (clip, item) in enumerate(zip(clips, payloads, strict=True)):
-        tick = (lambda done, i=i: progress(i * recipe.iterations + done, total)) if progress else None
+        tick = (lambda done, i=i: progress(i * each + done, total)) if progress else None
         marked.append(_embed_one(vae, clip[None], item, key, strength, recipe, tick))
     return layout.restore(torch.cat(marked), latents)
 
@@ -91,7 +95,7 @@ def _embed_one(
         clean = latents.detach().clone().float()
         delta = torch.zeros_like(clean, requires_grad=True)
         optimiser = torch.optim.Adam([delta], lr=recipe.step * strength, betas=(0.5, 0.9))
-        for iteration in range(recipe.iterations):
+        for iteration in range(_iterations(recipe, clean.numel())):
             video = fastvae.decode(vae, clean + delta, checkpoint=_is_large(vae, clean))
             seen = _surrogate(_round8(video), recipe.noise, generator)
             back = fastvae.encode(vae, seen, checkpoint=_is_large(vae, clean))
@@ -107,6 +111,11 @@ def _embed_one(
             if tick:
                 tick(iteration + 1)
         return (clean + delta).detach()
+
+
+def _iterations(recipe: Recipe, samples: int) -> int:
+    """More steps where few samples share each bit: a still needs several times the amplitude of a clip."""
+    return round(recipe.iterations * max(1.0, _EASY_SAMPLES / samples))
 
 
 def _is_large(vae: Any, latents: Tensor) -> bool:
