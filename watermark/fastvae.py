@@ -11,6 +11,7 @@ VAE's own statistics) and *video* is ``[B, 3, T, H, W]`` in [-1, 1].
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -20,13 +21,12 @@ import torch
 from torch.utils.checkpoint import checkpoint as _checkpoint
 
 from safegen.errors import WatermarkError
+from safegen.watermark.wan_encoder import FAMILY, WEIGHTS, WanEncoder
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from torch import Tensor
-
-_WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 
 
 def load_vae(folder: str | Path) -> Any:
@@ -42,6 +42,19 @@ def load_vae(folder: str | Path) -> Any:
     except Exception as exc:  # diffusers raises many unrelated types here
         raise WatermarkError(f"no VAE could be loaded from {path}: {exc}", remedy="Name a diffusers folder.") from exc
     return prepare(vae)
+
+
+def load_reader(folder: str | Path) -> Any:
+    """Load what ``encode`` needs and no more: for a Wan VAE its encoder alone, without diffusers; else the whole VAE.
+
+    Raises WatermarkError as ``load_vae`` does.
+    """
+    path = _vae_folder(folder)
+    try:
+        family = json.loads((path / "config.json").read_text("utf-8")).get("_class_name")
+    except (OSError, ValueError, AttributeError) as exc:
+        raise WatermarkError(f"{path / 'config.json'} is damaged: {exc}", remedy="Save the pipeline again.") from exc
+    return WanEncoder.load(path) if family == FAMILY else load_vae(path)
 
 
 def prepare(vae: Any) -> Any:
@@ -61,7 +74,7 @@ def vae_digest(vae_or_folder: Any) -> str:
     """
     source = vae_or_folder if isinstance(vae_or_folder, (str, Path)) else vae_or_folder.config.get("_name_or_path", "")
     folder = _vae_folder(source)
-    for name in _WEIGHT_NAMES:
+    for name in WEIGHTS:
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
@@ -121,7 +134,9 @@ def encode(vae: Any, video: Tensor, *, checkpoint: bool = False) -> Tensor:
     dtype = next(vae.parameters()).dtype
     mean, std = latent_stats(vae)
     with autocast(vae):
-        if is_wan(vae):
+        if isinstance(vae, WanEncoder):
+            raw = vae.moments(video.to(dtype)).chunk(2, dim=1)[0]
+        elif is_wan(vae):
             moments = vae.quant_conv(_wan_encoder(vae, video.to(dtype), checkpoint))
             raw = moments.chunk(2, dim=1)[0]
         elif _is_image_vae(vae):

@@ -20,7 +20,7 @@ from safegen.errors import WatermarkError
 from safegen.types import Json
 from safegen.watermark import carrier, fastvae
 from safegen.watermark.base import LIST_SIZE, Extraction, Progress, conclude
-from safegen.watermark.fastvae import load_vae, vae_digest
+from safegen.watermark.fastvae import load_reader, load_vae, vae_digest
 from safegen.watermark.payload import Payload, check_key
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SCHEME = carrier.SCHEME
 _EASY_SAMPLES = 14_000
 """Latents with fewer values than this get proportionally more iterations."""
 
-_CHECKPOINT_PIXELS = 1_200_000
+_CHECKPOINT_PIXELS = 400_000
 """Clips with more pixels than this trade time for memory: activations are recomputed in the backward pass."""
 
 
@@ -305,9 +305,9 @@ class LatentExtractor:
 
     @property
     def vae(self) -> Any:
-        """The loaded VAE."""
+        """The loaded VAE, or its encoder alone where that is all it takes."""
         if isinstance(self._vae, str) or hasattr(self._vae, "__fspath__"):
-            self._vae = load_vae(self._vae)
+            self._vae = load_reader(self._vae)
         return self._vae
 
     def extract_frames(self, frames: NDArray[np.uint8], key: bytes) -> Extraction:

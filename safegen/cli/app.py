@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -89,5 +92,17 @@ def doctor(as_json: JsonFlag = False) -> None:
 
 
 def main() -> None:
-    """Entry point of the ``safegen`` script."""
-    app()
+    """Entry point of the ``safegen`` script.
+
+    Leaves by ``os._exit`` once everything is printed: a process that has imported torch spends over a second on taking
+    the interpreter apart, and nothing of ours waits for that. What must be durable was fsynced long before.
+    """
+    code: object = 0
+    try:
+        app()
+    except SystemExit as done:
+        code = done.code
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # the reader of a pipe has gone: nothing is left to say
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
