@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 Report = Callable[[float, float], None]
 
-STRENGTHS = (1.0, 1.6)
-"""Strengths tried in turn: the second only if the first could not be read back from the encoded file."""
+STRENGTHS = (1.0, 1.6, 2.5)
+"""In-latent strengths tried in turn: a stronger one only if the weaker was not read back with headroom."""
 
 
 class Marking(Protocol):
     """One clip's mark, on its way through a run."""
 
     scheme: str
+    strengths: tuple[float, ...]  # to be tried in turn
     seconds: float  # spent on embedding so far
 
     def on_step_end(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +64,7 @@ class LatentMarking:
     """The in-latent mark, embedded inside the denoising loop."""
 
     scheme = "latent-residual"
+    strengths = STRENGTHS
 
     def __init__(
         self, pipe: Any, content_id: ContentId, key: bytes, report: Report, before: StepCallback | None
@@ -108,6 +110,7 @@ class PixelMarking:
     """The pixel mark, for pipelines whose latents are out of reach."""
 
     scheme = "pixel"
+    strengths = (1.0,)
 
     def __init__(self, content_id: ContentId, key: bytes, before: StepCallback | None) -> None:
         from safegen.watermark.payload import Payload

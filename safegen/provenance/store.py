@@ -60,6 +60,11 @@ def load_manifest(home: Home, content_id: ContentId) -> bytes | None:
         raise ProvenanceError(f"cannot read {path}: {error}", remedy="Check the file's owner and mode.") from error
 
 
+def discard_manifest(home: Home, content_id: ContentId) -> None:
+    """Delete what ``store_manifest`` kept for a clip that was not released after all; nothing happens if it is gone."""
+    _path(home, content_id).unlink(missing_ok=True)
+
+
 def _path(home: Home, content_id: ContentId) -> Path:
     try:
         checked = parse_content_id(content_id)  # never let a string from a file become a path

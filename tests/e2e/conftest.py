@@ -38,8 +38,8 @@ class Shell:
         return done
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """Start it and return at once."""
-        environment = os.environ | {"SAFEGEN_HOME": str(self.home.root), "NO_COLOR": "1"}
+        """Start it and return at once; with one thread, for several may run side by side."""
+        environment = os.environ | {"SAFEGEN_HOME": str(self.home.root), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "safegen", *map(str, arguments)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
