@@ -25,9 +25,12 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Whole-pipeline figures of README, written to benchmarks/pipeline/results/
+# Everything that depends on the model's weights, measured again (half an hour on two quiet cores), and README's figures.
 bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/model/measure.py
+	$(BIN)/python benchmarks/watermark/robustness.py
 	$(BIN)/python benchmarks/pipeline/overhead.py
+	$(BIN)/python benchmarks/figures.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "safegen needs Python 3.11 or newer")'

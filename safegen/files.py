@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from safegen.errors import InputError, MediaError
 
@@ -94,24 +93,17 @@ class Scratch:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold back SIGINT and SIGTERM until the block is done, then let them happen.
+    """Ignore SIGINT and SIGTERM for the few milliseconds in which a result is recorded and moved into place.
 
-    For the few milliseconds in which a result is recorded and moved into place: stopping between the two would leave a
-    record without a file. In threads other than the main one signals never arrive, so nothing is to be done there.
+    Stopping between the two would leave a record without a file; stopping after them would report a finished clip as
+    cancelled. In threads other than the main one signals never arrive, so nothing is to be done there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    pending: list[int] = []
-
-    def remember(number: int, _frame: FrameType | None) -> None:
-        pending.append(number)
-
-    before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if pending:
-        signal.raise_signal(pending[0])

@@ -89,7 +89,9 @@ def protect(
     instead of returning frames. ``fps`` is the frame rate of what the pipeline draws. ``scheme`` names the watermark
     scheme; by default the in-latent one, or the pixel one where the pipeline's latents are out of reach.
     """
-    source = Source(lambda _mode, _say: pipe, ref=None, fps=fps, scheme=scheme)
+    from safegen.generators import call_defaults
+
+    source = Source(lambda _mode, _say: pipe, ref=None, fps=fps, scheme=scheme, defaults=call_defaults(pipe))
     return ProtectedPipeline(source, policy=policy, home=home)
 
 
@@ -120,6 +122,7 @@ class ProtectedPipeline:
         """
         if not isinstance(prompt, str) or not isinstance(negative_prompt, str):
             raise InputError("A prompt must be one text.", remedy="Call once per clip: each has its own mark.")
+        call = {**self._source.defaults, **call}
         if image is not None and video is not None:
             raise InputError("Both an image and a video were given.", remedy="Give one of them, or none.")
         mode: Mode = "image" if image is not None else "video" if video is not None else "text"
@@ -128,11 +131,15 @@ class ProtectedPipeline:
         elif not 0 <= seed <= MAX_SEED:
             raise InputError(f"The seed {seed} is out of range.", remedy=f"Use 0 to {MAX_SEED}.")
         target = Target.check(Path(output), suffix=".png" if call.get("num_frames") == 1 else ".mp4", force=force)
+        from safegen.generators import check_call
+
         watch = Stopwatch(progress)
         with watch.stage("open"):
             services = Services.open(self._home, self._policy)
         with services.ledger:
             _refuse_reserved(call, services)
+            if self._source.ref is None:
+                check_call(self._source.load(mode, lambda _words: None), call)
             request = Inputs(prompt, negative_prompt, mode, seed, _path(image), _path(video), call)
             return Run(self._source, services, request, target, watch).go()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safegen.errors import BlockedError, CancelledError, InputError, LedgerError, SafegenError, WatermarkError
 from safegen.files import Scratch, Target, uninterrupted
-from safegen.marking import Marking, make_marking
+from safegen.marking import LATENT_SCHEME, Marking, comfortable, make_marking
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import Action, Clip, ContentId, Decision, Json, new_content_id
 
@@ -124,6 +124,7 @@ class Source:
     ref: ModelRef | None  # None for a pipeline that the caller has loaded
     fps: float
     scheme: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # arguments of the call, unless it says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +227,7 @@ class Run:
         marking = make_marking(
             self._source.scheme,
             pipe,
+            _model_source(self._source.ref, pipe),
             self._content_id,
             self._services.keys.watermark_key,
             self._watch.reporter("embedding the mark"),
@@ -251,9 +253,7 @@ class Run:
                 found = self._read_mark(marking, scratch.encoded)
             self._watch.milliseconds["mark"] = 1000 * marking.seconds
             ours = found.payload is not None and found.payload.content_id == self._content_id
-            # Our own encode is the mildest that the clip will see: a statistic that passes the stricter threshold of
-            # mere presence leaves headroom for the next one.
-            if ours and (found.statistic >= found.threshold or strength == marking.strengths[-1]):
+            if ours and (comfortable(found) or strength == marking.strengths[-1]):
                 return _Marked(found.to_json() | {"strength": strength}, frames)
         raise WatermarkError(
             "The mark could not be read back from the encoded clip, so the clip was not released.",
@@ -289,7 +289,8 @@ class Run:
             spec = self._manifest(marked.mark)
             signed = sign_file(scratch.encoded, scratch.signed, spec, services.keys)
         with self._watch.stage("record"):
-            self._remember_vae(pipe, marked.frames)
+            if marked.mark["scheme"] == LATENT_SCHEME:
+                self._remember_vae(pipe, marked.frames)
             kept = store_manifest(services.home, self._content_id, signed.manifest_bytes)
             with uninterrupted():
                 try:
@@ -350,7 +351,9 @@ class Run:
         from safegen.watermark.fastvae import vae_digest
 
         count, height, width = (int(n) for n in frames.shape[:3])
-        remember_vae(self._services.home, vae_digest(pipe.vae), self._facts["source"], (count, height, width))
+        remember_vae(
+            self._services.home, vae_digest(pipe.vae), _model_source(self._source.ref, pipe), (count, height, width)
+        )
 
     def _place(self, signed: Path) -> None:
         try:
@@ -418,18 +421,24 @@ def _without_spans(decision: Decision) -> dict[str, Json]:
 
 
 def _model_facts(ref: ModelRef | None, pipe: Any) -> dict[str, str]:
-    """What manifest and ledger say about the model; ``source`` is the name that finds its VAE again."""
+    """What manifest and ledger say about the model. Where it lies on this machine is nobody's business."""
     from safegen.generators import model_facts
 
     if ref is not None:
-        return model_facts(ref) | {"source": ref.name if ref.kind != "path" else ref.source}
+        return model_facts(ref)
     name = type(pipe).__name__
-    source = str(getattr(pipe.config, "_name_or_path", "") or pipe.vae.config.get("_name_or_path", ""))
-    return {
-        "name": name,
-        "id": f"pipeline:{name}",
-        "pipeline": name,
-        "version": "unknown",
-        "license": "",
-        "source": source,
-    }
+    return {"name": name, "id": f"pipeline:{name}", "pipeline": name, "version": "unknown", "license": ""}
+
+
+def _model_source(ref: ModelRef | None, pipe: Any) -> str:
+    """The name under which ``safegen.generators.resolve`` finds the model again, or "" for one that is nowhere kept."""
+    from safegen.generators import resolve
+
+    if ref is not None:
+        return ref.source if ref.kind == "path" else ref.name
+    name = str(pipe.config.get("_name_or_path") or "")
+    try:
+        resolve(name)
+    except SafegenError:
+        return ""
+    return name

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,8 +78,12 @@ class Verifier:
         """Run all steps on one file."""
         from safegen.media import probe
 
-        probe(path, tolerant=True)  # (1)
-        keys, key_problem = self._keys()
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            readable = pool.submit(probe, path, tolerant=True)  # (1) ffmpeg works while we import and read
+            keys, key_problem = self._keys()
+            if path.is_file():
+                import safegen.ledger  # noqa: F401 - needed in (4), and a good part of the time
+            readable.result()
         metadata = self._credential(path, keys)  # (2)
         clip = self._read(path)
         mark = self._mark(clip, keys, key_problem)  # (3)

@@ -10,6 +10,7 @@ Wan: Wan Team, "Wan: Open and Advanced Large-Scale Video Generative Models", 202
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +113,8 @@ class WanEncoder:
         return nnf.conv2d(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], stride)
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
-        unit = nnf.normalize(x.float(), dim=1).to(x.dtype)
-        return unit * x.shape[1] ** 0.5 * self.weights[f"{name}.gamma"]
+        unit: Tensor = nnf.normalize(x.float(), dim=1).to(x.dtype)
+        return unit * math.sqrt(x.shape[1]) * self.weights[f"{name}.gamma"]
 
     def _resnet(self, name: str, x: Tensor) -> Tensor:
         shortcut = self._conv3d(f"{name}.conv_shortcut", x) if f"{name}.conv_shortcut.weight" in self.weights else x

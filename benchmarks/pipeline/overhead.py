@@ -24,6 +24,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 MARK_STAGES = ("mark", "read_mark")
+IMPORT = "import time; start = time.perf_counter(); import safegen; print(time.perf_counter() - start)"
 PROMPT = "a red ball bouncing on grass at sunset"
 
 
@@ -57,8 +58,7 @@ def one_round(number: int, home: Path, folder: str) -> dict[str, Any]:
     made = timed([python, "-m", "safegen", "generate", PROMPT, "-o", clip, "--seed", str(number), "--json"], home)
     full = timed([python, "-m", "safegen", "verify", clip, "--json"], home)
     plain = timed([python, "-m", "safegen", "verify", clip, "--no-neural", "--json"], home, (4,))
-    imported = timed([python, "-c", "import safegen"], home)
-    nothing = timed([python, "-c", "pass"], home)
+    imported = timed([python, "-c", IMPORT], home)
     stages = json.loads(made.printed)["milliseconds"]
     mark = sum(stages[s] for s in MARK_STAGES) / 1000
     return {
@@ -72,7 +72,7 @@ def one_round(number: int, home: Path, folder: str) -> dict[str, Any]:
         "verify": {"seconds": full.seconds, "cpu": full.cpu_seconds, "peak_mb": full.peak_mb,
                    "verdict": json.loads(full.printed)["verdict"]},
         "verify_without_neural": {"seconds": plain.seconds, "cpu": plain.cpu_seconds, "peak_mb": plain.peak_mb},
-        "import_safegen": {"seconds": imported.seconds - nothing.seconds},
+        "import_safegen": {"seconds": float(imported.printed)},
     }  # fmt: skip
 
 

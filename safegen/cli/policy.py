@@ -14,6 +14,9 @@ from safegen.types import Action, Decision
 
 app = typer.Typer(help="Look at policy packs and try prompts against them.", no_args_is_help=True)
 
+BATCH = 256
+"""Prompts judged before their decisions are printed: a long file shows where it is."""
+
 PackOption = Annotated[str, typer.Option("--policy", help="Policy pack: a name or a YAML file.")]
 
 
@@ -35,12 +38,13 @@ def check(
         engine = Engine.load(policy_pack)
         prompts = [prompt] if prompt is not None else _read_prompts(file or Path("-"))
         stopped = False
-        for text, decision in zip(prompts, engine.judge_many(prompts), strict=True):
-            stopped |= decision.action.stops
-            if as_json:
-                print_json(decision.to_json())
-            else:
-                _print_for_people(decision, text if file else None)
+        for start in range(0, len(prompts), BATCH):
+            for decision in engine.judge_many(prompts[start : start + BATCH]):
+                stopped |= decision.action.stops
+                if as_json:
+                    print_json(decision.to_json())
+                else:
+                    _print_for_people(decision)
         raise typer.Exit(EXIT_BLOCKED if stopped else 0)
 
 
@@ -63,7 +67,7 @@ def _read_prompts(file: Path) -> list[str]:
     return prompts
 
 
-def _print_for_people(decision: Decision, _text: str | None) -> None:
+def _print_for_people(decision: Decision) -> None:
     from rich.console import Console
 
     colour = {Action.ALLOW: "green", Action.FLAG: "yellow", Action.REVIEW: "yellow", Action.BLOCK: "red"}

@@ -10,13 +10,15 @@ Importing this package imports neither torch nor diffusers; ``load`` and ``sampl
 from safegen.generators.card import Card, Geometry, parse_size
 from safegen.generators.loading import autocast, load
 from safegen.generators.refs import ModelRef, model_facts, resolve, vae_folder
-from safegen.generators.sampling import decode_latents, fit, sample
+from safegen.generators.sampling import call_defaults, check_call, decode_latents, fit, sample
 
 __all__ = [
     "Card",
     "Geometry",
     "ModelRef",
     "autocast",
+    "call_defaults",
+    "check_call",
     "decode_latents",
     "fit",
     "load",

@@ -24,6 +24,15 @@ _SIBLINGS: dict[Mode, str] = {
 _TAKES: dict[Mode, str] = {"text": "prompt", "image": "image", "video": "video"}
 
 
+def task_of(pipe: Any) -> Mode:
+    """What a loaded pipeline draws from, by its class's name; pipelines that a caller loaded have nothing else."""
+    name = type(pipe).__name__
+    for mode in _SIBLINGS:
+        if mode != "text" and name.endswith(_SIBLINGS[mode]):
+            return mode
+    return "text"
+
+
 def pipeline_class(ref: ModelRef, mode: Mode = "text") -> Any:
     """Return the diffusers class that serves ``mode`` with this model's parts; raises before any weights are read.
 
@@ -151,7 +160,7 @@ def load(
             remedy="Save the pipeline again as safetensors; if memory ran out, use a smaller model or device.",
         ) from error
     pipe.set_progress_bar_config(disable=True)
-    pipe.safegen_autocast, pipe.safegen_mode = dtype in (None, "auto"), mode
+    pipe.safegen_autocast = dtype in (None, "auto")
     fastvae.prepare(pipe.vae)
     return pipe
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from safegen.errors import GeneratorError, InputError, SafegenError
-from safegen.generators.loading import autocast, quiet
+from safegen.generators.loading import autocast, quiet, task_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +61,38 @@ def sample(
         raise GeneratorError(f"the model failed while sampling: {error}", remedy=_SMALLER) from error
 
 
+def call_defaults(pipe: Any) -> dict[str, int]:
+    """Return the clip that a loaded pipeline draws when it is not told otherwise: height, width, num_frames.
+
+    From its ``__call__``'s signature, and where that says None (CogVideoX) from its denoiser's configuration, as the
+    pipeline itself works it out. What neither says is left out.
+    """
+    parameters = inspect.signature(pipe.__call__).parameters
+    values = {n: parameters[n].default for n in ("height", "width", "num_frames") if n in parameters}
+    denoiser = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
+    config: Mapping[str, Any] = {} if denoiser is None else denoiser.config
+    stride: int = getattr(pipe, "vae_scale_factor_spatial", 0) or getattr(pipe, "vae_scale_factor", 8)
+    for name, key, factor in (
+        ("height", "sample_height", stride),
+        ("width", "sample_width", stride),
+        ("num_frames", "sample_frames", 1),
+    ):
+        if name in values and not isinstance(values[name], int) and isinstance(config.get(key), int):
+            values[name] = config[key] * factor
+    return {n: v for n, v in values.items() if isinstance(v, int)}
+
+
+def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
+    """Raise InputError where ``call`` names arguments that the pipeline does not take, or leaves the size open."""
+    accepted = inspect.signature(pipe.__call__).parameters
+    if unknown := sorted(set(call) - set(accepted)):
+        raise InputError(
+            f"{type(pipe).__name__} takes no {', '.join(unknown)}", remedy=f"It takes: {', '.join(accepted)}."
+        )
+    if missing := sorted({"height", "width", "num_frames"} - set(call)):
+        raise InputError(f"{type(pipe).__name__} does not say its {', '.join(missing)}", remedy="Pass them.")
+
+
 _SMALLER = "Try fewer frames or a smaller size; if it persists, the model and the installed diffusers do not fit."
 
 
@@ -81,7 +113,7 @@ def _arguments(
         arguments["negative_prompt"] = negative_prompt
     height, width, frames = call["height"], call["width"], call["num_frames"]
     for name, given in (("image", image), ("video", video)):
-        if (pipe.safegen_mode == name) != (given is not None):
+        if (task_of(pipe) == name) != (given is not None):
             which = "needs an input" if given is None else "takes no"
             raise InputError(f"{type(pipe).__name__} {which} {name}", remedy="Load the pipeline in the fitting mode.")
     if image is not None:

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import safegen
 from safegen.errors import BlockedError, InputError
-from safegen.generators import load, resolve
+from safegen.generators import call_defaults, load, resolve
 from safegen.ledger import Ledger
 from safegen.media import encode_png, probe, read_clip
 from safegen.provenance.read import read_credential
 from safegen.settings import Home
 from tests.e2e.conftest import PROMPT, SMALL, Made
+from tests.pipelines import random_cogvideox, random_ltx, random_wan
 
 CALL = {
     "height": 192,
@@ -54,6 +56,34 @@ def test_the_pixel_scheme_stands_behind_the_same_interface(pipe: Any, fresh_home
     assert made.mark["scheme"] == "pixel"
     verdict = safegen.verify(made.output, home=fresh_home)
     assert (verdict.verdict, verdict.content_id) == ("verified", made.content_id)
+
+
+def test_arguments_that_the_pipeline_does_not_take(pipe: Any, fresh_home: Home, tmp_path: Path) -> None:
+    safe = safegen.protect(pipe, home=fresh_home)
+    with pytest.raises(InputError, match="num_inference_step"):
+        safe(PROMPT, output=tmp_path / "clip.mp4", num_inference_step=2)
+    with pytest.raises(InputError, match="scheme"):
+        safegen.protect(pipe, home=fresh_home, scheme="no-such")(PROMPT, output=tmp_path / "clip.mp4", **CALL)
+
+
+def test_a_vae_that_is_kept_nowhere_cannot_carry_the_mark(fresh_home: Home, tmp_path: Path) -> None:
+    safe = safegen.protect(random_wan(), home=fresh_home, scheme="latent-residual")
+    with pytest.raises(InputError, match="found again"):
+        safe(PROMPT, output=tmp_path / "clip.mp4", height=32, width=32, num_frames=5, num_inference_steps=1)
+
+
+def test_defaults_come_from_the_pipeline_itself() -> None:
+    assert call_defaults(random_wan()) == {"height": 480, "width": 832, "num_frames": 81}
+    assert call_defaults(random_cogvideox()) == {"height": 32, "width": 32, "num_frames": 9}
+
+
+def test_a_family_whose_latents_are_out_of_reach_is_marked_in_pixels(fresh_home: Home, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    call = {"height": 192, "width": 192, "num_frames": 9, "num_inference_steps": 2, "max_sequence_length": 16}
+    made = safegen.protect(random_ltx(), fps=24, home=fresh_home)(PROMPT, output=tmp_path / "c.mp4", seed=1, **call)
+    assert made.mark["scheme"] == "pixel"
+    assert made.model["pipeline"] == "LTXPipeline"
+    assert safegen.verify(made.output, home=fresh_home).verdict == "verified"
 
 
 def test_embeddings_without_text_are_refused(pipe: Any, fresh_home: Home, tmp_path: Path) -> None:

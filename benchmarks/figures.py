@@ -1,0 +1,106 @@
+"""Write README's figures from the committed results, so that no figure there is typed by hand.
+
+python benchmarks/figures.py          # rewrites the section of README.md between its markers
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
+
+
+def result(path: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / path).read_text("utf-8"))
+
+
+def pipeline() -> list[str]:
+    data = result("pipeline/results/overhead.json")
+    s = data["summary"]
+    return [
+        f"**The whole pipeline** on the embedded model's default clip ({data['machine']}; medians of "
+        f"{len(data['rounds'])} rounds; `{data['command']}`):",
+        "",
+        "| what | figure |",
+        "|---|---|",
+        f"| `safegen generate`, whole process | {s['generate_seconds']:.1f} s, peak {s['generate_peak_mb']:.0f} MB |",
+        f"| the bare diffusers call, whole process | {s['bare_seconds']:.1f} s |",
+        f"| ratio of the two, the mark's own cost taken out | {s['ratio_without_mark']:.2f} |",
+        f"| the mark's own cost: embedding and reading back | {s['mark_embed_and_read_seconds']:.1f} s |",
+        f"| `safegen verify` | {s['verify_seconds']:.1f} s |",
+        f"| `safegen verify --no-neural` | {s['verify_without_neural_seconds']:.2f} s |",
+        f"| `import safegen` | {1000 * s['import_safegen_seconds']:.0f} ms |",
+    ]
+
+
+def watermark() -> list[str]:
+    data = result("watermark/results/robustness.json")
+    s = data["summary"]
+    read = ", ".join(f"{n} at CRF {crf}" for crf, n in s["exact_payload"].items())
+    return [
+        f"**The mark** on {s['clips']} clips of the embedded model (`{data['command'].strip()}`):",
+        "",
+        "| what | figure |",
+        "|---|---|",
+        f"| exact payload after H.264, of {s['clips']} | {read} |",
+        f"| VERIFIED on unmarked clips | {s['unmarked_verified']} of {s['unmarked_trials']} |",
+        f"| VERIFIED under a wrong key | {s['wrong_key_verified']} of {s['wrong_key_trials']} |",
+        f"| PSNR against the unmarked twin, median (smallest) | {s['psnr_db_median']:.1f} dB "
+        f"({s['psnr_db_smallest']:.1f} dB) |",
+        f"| clips by strength | {', '.join(f'{n} at {k}' for k, n in s['clips_by_strength'].items())} |",
+        f"| reading one clip | {s['extract_wall_s_median']:.2f} s |",
+    ]
+
+
+def moderation() -> list[str]:
+    text = result("moderation/results/ngram-test-part.json")
+    engine = result("moderation/results/engine-default.json")
+    stopped = {n: a["review"] + a["block"] for n, a in engine["actions"].items()}
+    return [
+        f"**Moderation**, held-out part of the training sources (`{engine['command']}`):",
+        "",
+        "| what | figure |",
+        "|---|---|",
+        f"| text classifier alone, AUROC unsafe against benign | {text['auroc_unsafe_vs_benign']:.3f} |",
+        f"| the same against benign look-alikes | {text['auroc_overt_unsafe_vs_lookalike']:.3f} |",
+        f"| benign video prompts (VBench) that the default pack stops | {stopped['VBench/benign']:.1%} |",
+        f"| unsafe prompts (OVERT) that it stops | {stopped['OVERT/unsafe']:.1%} |",
+        f"| one prompt | {engine['speed']['prompt_median_ms']:.1f} ms |",
+    ]
+
+
+def detector() -> list[str]:
+    data = result("detector/results/forensic-v1.json")["by_variant"]["plain"]
+    auroc, floor = data["auroc"], data["auroc_bitrate_floor"]
+    return [
+        f"**The passive detector**, origins held out: AUROC {auroc['value']:.2f} ({auroc['low']:.2f} to "
+        f"{auroc['high']:.2f}), where the bit rate alone gives {floor['value']:.2f} ([card](docs/detector.md)).",
+    ]
+
+
+def ledger() -> list[str]:
+    data = result("ledger/results.json")
+    ratio, verify = data["append_us"]["wall_ratio"], data["verify_us_per_entry"]["cpu"] / 1000
+    return [
+        f"**The ledger**: one append takes {ratio:.2f}x the wall time of a plain INSERT of the same row, and full "
+        f"verification {verify:.2f} ms of CPU an entry (`{data['command']}`).",
+    ]
+
+
+def render() -> str:
+    parts = [pipeline(), watermark(), moderation(), detector(), ledger()]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text("utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n{render()}\n{END}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
