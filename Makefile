@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # PyPI's own Linux build of torch brings several GB of CUDA: where PyTorch's CPU index can be reached, pass it here,
 #   make demo PIP_ARGS="--extra-index-url URL"
 PIP_ARGS ?=
-PIP      = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
+PIP      = $(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 
 .PHONY: demo test lint format bench lock clean
 
@@ -56,5 +56,5 @@ clean:
 # Freeze what a fresh environment resolves to; the local version suffix of CPU builds is dropped.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet $(PIP_ARGS) "torch==2.13.0" && build/lock/bin/python -m pip install --quiet $(PIP_ARGS) -e ".[dev]"
+	build/lock/bin/python -m pip install -qq $(PIP_ARGS) "torch==2.13.0" && build/lock/bin/python -m pip install -qq $(PIP_ARGS) -e ".[dev]"
 	(head -1 constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//') > build/constraints.txt && mv build/constraints.txt constraints.txt

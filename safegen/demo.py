@@ -24,7 +24,7 @@ def main(folder: Path) -> int:
     os.environ["SAFEGEN_HOME"] = str(folder.absolute() / "home")
     clip = folder / "clip.mp4"
     commands = [
-        ["generate", PROMPT, "-o", str(clip), "--seed", "7", "--force"],
+        ["generate", PROMPT, "-o", str(clip), "--seed", "6", "--force"],
         ["verify", str(clip)],
         ["ledger", "verify"],
     ]

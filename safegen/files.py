@@ -25,7 +25,7 @@ class Target:
     @classmethod
     def check(cls, path: Path, *, suffix: str, force: bool) -> Target:
         """Return the target; InputError if it exists (without ``force``), or its folder is missing or not writable."""
-        path = Path(path).expanduser().absolute()
+        path = Path(path).expanduser()
         if path.suffix.lower() != suffix:
             raise InputError(
                 f"The output {path.name} does not end in {suffix}.",
