@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from safegen.pipeline import Generated, ProtectedPipeline, generate, protect
     from safegen.settings import Home
     from safegen.types import Decision, Finding, Verdict
-    from safegen.verify import verify
+    from safegen.verification import verify
 
 _WHERE = {
     "BlockedError": "safegen.errors",
@@ -40,7 +40,7 @@ _WHERE = {
     "Verdict": "safegen.types",
     "generate": "safegen.pipeline",
     "protect": "safegen.pipeline",
-    "verify": "safegen.verify",
+    "verify": "safegen.verification",
 }
 
 __all__ = [

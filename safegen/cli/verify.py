@@ -37,7 +37,7 @@ _SIGN = {Status.PASS: "✓", Status.FAIL: "✗", Status.ABSENT: "–", Status.IN
 def run(*, file: Path, neural: bool, as_json: bool) -> None:
     """Call :func:`safegen.verify`, print the verdict, and exit with its code."""
     with command(as_json=as_json):
-        from safegen.verify import verify
+        from safegen.verification import verify
 
         with Bars() as bars:
             verdict = verify(file, neural=neural, progress=bars)

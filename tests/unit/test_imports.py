@@ -72,6 +72,16 @@ def test_the_bare_folder_names_refuse_to_be_imported(package: str) -> None:
     assert done.returncode != 0
 
 
+def test_no_public_name_is_shadowed_by_a_module() -> None:
+    """Importing ``safegen.x`` sets the attribute ``x``: a function of that name would turn into the module."""
+    import pkgutil
+
+    import safegen
+
+    modules = {m.name for m in pkgutil.iter_modules(safegen.__path__)}
+    assert modules & set(safegen.__all__) == set()
+
+
 def test_public_names_resolve() -> None:
     import safegen
 

@@ -8,7 +8,7 @@ import pytest
 
 from safegen.provenance.credential import Credential, CredentialState
 from safegen.types import Basis, ContentId, Finding, Status, VerdictKind
-from safegen.verify import _decide, _judge_credential, _Mark
+from safegen.verification import _decide, _judge_credential, _Mark
 
 ID, OTHER = ContentId("0123456789abcdef"), ContentId("fedcba9876543210")
 OURS = Credential(CredentialState.TRUSTED, content_id=ID, ai_generated=True)
