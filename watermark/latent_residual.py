@@ -282,7 +282,7 @@ def _read(
 ) -> tuple[float, Payload | None, float]:
     device = next(vae.parameters()).device
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        video = torch.from_numpy(np.ascontiguousarray(frames[: shape[0]])).to(device).permute(3, 0, 1, 2)[None]
+        video = torch.from_numpy(np.array(frames[: shape[0]])).to(device).permute(3, 0, 1, 2)[None]
         video = video.float() / 127.5 - 1
         if tuple(video.shape[3:]) != shape[1:]:
             flat = nnf.interpolate(video[0].transpose(0, 1), size=shape[1:], mode="bicubic", antialias=True)
