@@ -28,6 +28,9 @@ _MAX_WORDS = 5
 _MIN_SPELLED = 4  # letters: shorter terms turn up by chance inside letters that were joined
 
 
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it: quicker to start
+
+
 @dataclass(frozen=True, slots=True)
 class LexiconRule:
     """All lists in ``every`` must match within ``within`` words; words from ``unless`` lower the score."""
@@ -100,7 +103,7 @@ class Lexicon:
         try:
             raw = (folder / "rules.yaml").read_bytes()
             digest.update(raw)
-            document = yaml.safe_load(raw)
+            document = yaml.load(raw, Loader=_YAML)  # noqa: S506 - both are safe loaders
             lists: dict[str, list[str]] = {}
             for path in sorted(folder.glob("*.txt")):
                 body = path.read_bytes()

@@ -31,6 +31,12 @@ with torch.autocast("cpu", dtype=torch.bfloat16, enabled=native):
 done = time.perf_counter()
 print(
     json.dumps(
-        {"import": imported - started, "load": loaded - imported, "call": done - loaded, "shape": list(frames[0].shape)}
+        {
+            "import": imported - started,
+            "load": loaded - imported,
+            "call": done - loaded,
+            "at": time.time(),
+            "shape": list(frames[0].shape),
+        }
     )
 )

@@ -30,6 +30,7 @@ PROMPT = "a red ball bouncing on grass at sunset"
 
 @dataclass(frozen=True)
 class Timed:
+    started: float  # seconds since the epoch
     seconds: float
     cpu_seconds: float
     peak_mb: float
@@ -38,7 +39,7 @@ class Timed:
 
 def timed(arguments: list[str], home: Path, codes: tuple[int, ...] = (0,)) -> Timed:
     environment = os.environ | {"SAFEGEN_HOME": str(home)}
-    start = time.perf_counter()
+    started, start = time.time(), time.perf_counter()
     with tempfile.TemporaryFile("w+") as out:
         child = subprocess.Popen(arguments, env=environment, stdout=out)
         _, status, usage = os.wait4(child.pid, 0)
@@ -48,7 +49,7 @@ def timed(arguments: list[str], home: Path, codes: tuple[int, ...] = (0,)) -> Ti
     code = os.waitstatus_to_exitcode(status)
     if code not in codes:
         raise SystemExit(f"{arguments} ended with {code}: {printed}")
-    return Timed(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, printed)
+    return Timed(started, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, printed)
 
 
 def one_round(number: int, home: Path, folder: str) -> dict[str, Any]:
@@ -60,15 +61,21 @@ def one_round(number: int, home: Path, folder: str) -> dict[str, Any]:
     plain = timed([python, "-m", "safegen", "verify", clip, "--no-neural", "--json"], home, (4,))
     imported = timed([python, "-c", IMPORT], home)
     stages = json.loads(made.printed)["milliseconds"]
+    bare_result = json.loads(bare.printed)
+    to_frames = bare_result["at"] - bare.started
     mark = sum(stages[s] for s in MARK_STAGES) / 1000
     return {
-        "bare": {"seconds": bare.seconds, "cpu": bare.cpu_seconds, "peak_mb": bare.peak_mb, **json.loads(bare.printed)},
+        "bare": {
+            "seconds": bare.seconds, "cpu": bare.cpu_seconds, "peak_mb": bare.peak_mb, "to_frames": to_frames,
+            **bare_result,
+        },
         "generate": {
             "seconds": made.seconds, "cpu": made.cpu_seconds, "peak_mb": made.peak_mb, "milliseconds": stages,
         },
         "mark_seconds": mark,
         "ratio_without_mark": (made.seconds - mark) / bare.seconds,
         "ratio_with_mark": made.seconds / bare.seconds,
+        "ratio_without_mark_or_teardown": (made.seconds - mark) / to_frames,
         "verify": {"seconds": full.seconds, "cpu": full.cpu_seconds, "peak_mb": full.peak_mb,
                    "verdict": json.loads(full.printed)["verdict"]},
         "verify_without_neural": {"seconds": plain.seconds, "cpu": plain.cpu_seconds, "peak_mb": plain.peak_mb},
@@ -111,6 +118,7 @@ def main() -> None:
         "mark_embed_and_read_seconds": median("mark_seconds"),
         "ratio_without_mark": median("ratio_without_mark"),
         "ratio_with_mark": median("ratio_with_mark"),
+        "ratio_without_mark_or_teardown": median("ratio_without_mark_or_teardown"),
         "verify_seconds": median("verify", "seconds"),
         "verify_without_neural_seconds": median("verify_without_neural", "seconds"),
         "import_safegen_seconds": median("import_safegen", "seconds"),

@@ -267,7 +267,7 @@ def test_a_real_signal_does_the_same(fresh_home: Home, output: Path, sign: signa
     deadline = time.monotonic() + 120
     while not (fresh_home.root / "ledger.db").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(1)  # the ledger is open: from here on everything is recorded
+    time.sleep(2)  # the ledger is open: from here on everything is recorded
     child.send_signal(sign)
     printed, complaint = child.communicate(timeout=300)
     assert child.returncode == 4, complaint
