@@ -41,6 +41,11 @@ class Target:
             raise InputError(f"The folder {path.parent} is not writable.", remedy="Choose another one.")
         return cls(path, force)
 
+    @property
+    def still(self) -> bool:
+        """Whether one frame is written, not a clip."""
+        return self.path.suffix.lower() == ".png"
+
     @contextmanager
     def scratch(self) -> Iterator[Scratch]:
         """Yield names for temporary files beside the target; whatever still lies there at the end is deleted."""

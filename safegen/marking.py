@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from safegen.generators.sampling import StepCallback
     from safegen.watermark.base import Extraction
 
 LATENT_SCHEME, PIXEL_SCHEME = "latent-residual", "pixel"
@@ -20,7 +21,6 @@ LATENT_SCHEME, PIXEL_SCHEME = "latent-residual", "pixel"
 HEADROOM = 1.2
 """How far the read-back statistic must pass the threshold of presence: H.264 at CRF 28 costs it about a sixth."""
 
-StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 Report = Callable[[float, float], None]
 
 STRENGTHS = (1.0, 1.6, 2.5)

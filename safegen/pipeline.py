@@ -27,7 +27,8 @@ from typing import Any
 from safegen.errors import InputError
 from safegen.files import Target
 from safegen.settings import Home
-from safegen.steps import Generated, Inputs, Mode, Progress, Run, Services, Source, Stopwatch
+from safegen.steps import Generated, Inputs, Mode, Run, Services, Source, Stopwatch
+from safegen.types import Progress
 
 __all__ = ["Generated", "ProtectedPipeline", "generate", "protect"]
 
@@ -67,7 +68,7 @@ def generate(
     wanted = parse_size(size) if isinstance(size, str) else size
     card = Card.read(ref)
     call = card.resolve(size=wanted, frames=frames, steps=steps)
-    source = Source(lambda mode, say: load(ref, mode=mode, progress=say), ref=ref, fps=card.fps)
+    source = Source(lambda mode: load(ref, mode=mode), ref=ref, fps=card.fps)
     protected = ProtectedPipeline(source, policy=policy, home=home)
     return protected(
         prompt, output=output, negative_prompt=negative_prompt, seed=seed, image=image, video=video, force=force,
@@ -91,7 +92,7 @@ def protect(
     """
     from safegen.generators import call_defaults
 
-    source = Source(lambda _mode, _say: pipe, ref=None, fps=fps, scheme=scheme, defaults=call_defaults(pipe))
+    source = Source(lambda _mode: pipe, ref=None, fps=fps, scheme=scheme, defaults=call_defaults(pipe))
     return ProtectedPipeline(source, policy=policy, home=home)
 
 
@@ -139,7 +140,7 @@ class ProtectedPipeline:
         with services.ledger:
             _refuse_reserved(call, services)
             if self._source.ref is None:
-                check_call(self._source.load(mode, lambda _words: None), call)
+                check_call(self._source.load(mode), call)
             request = Inputs(prompt, negative_prompt, mode, seed, _path(image), _path(video), call)
             return Run(self._source, services, request, target, watch).go()
 

@@ -15,7 +15,7 @@ from safegen.errors import BlockedError, CancelledError, InputError, LedgerError
 from safegen.files import Scratch, Target, uninterrupted
 from safegen.marking import LATENT_SCHEME, Marking, comfortable, make_marking
 from safegen.settings import MARK_FRAMES, Home
-from safegen.types import Action, Clip, ContentId, Decision, Json, new_content_id
+from safegen.types import Action, Clip, ContentId, Decision, Json, Progress, new_content_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from safegen.policies.engine import Engine
     from safegen.provenance.manifest import ManifestSpec
     from safegen.watermark.base import Extraction
-
-Progress = Callable[[str, float, float], None]
-"""``progress(stage, done, total)``: told about every stage that can take over a second."""
 
 Mode = Literal["text", "image", "video"]
 
@@ -120,7 +117,7 @@ class Stopwatch:
 class Source:
     """What draws the frames: how to get the pipeline (loaded only when it is needed), and what is known of it."""
 
-    load: Callable[[Mode, Callable[[str], None]], Any]
+    load: Callable[[Mode], Any]
     ref: ModelRef | None  # None for a pipeline that the caller has loaded
     fps: float
     scheme: str | None = None
@@ -153,6 +150,7 @@ class Run:
         self._watch = watch
         self._content_id = new_content_id()
         self._facts: Mapping[str, str] = {}
+        self._kept_as = ""  # the name that finds the model, and so its VAE, again
         self._commitment = commit_text(inputs.prompt, services.keys.commitment_key)
         self._decision: Decision | None = None
         self._frames_decision: Decision | None = None
@@ -163,8 +161,9 @@ class Run:
             image, video = self._judge_request()
             with self._watch.stage("load_model"):
                 self._watch.progress("loading the model", 0, 1)
-                pipe = self._source.load(self._inputs.mode, lambda _words: None)
+                pipe = self._source.load(self._inputs.mode)
                 self._facts = _model_facts(self._source.ref, pipe)
+                self._kept_as = _model_source(self._source.ref, pipe)
                 self._watch.progress("loading the model", 1, 1)
             marking, sampled = self._sample(pipe, image, video)
             with self._target.scratch() as scratch:
@@ -227,7 +226,7 @@ class Run:
         marking = make_marking(
             self._source.scheme,
             pipe,
-            _model_source(self._source.ref, pipe),
+            self._kept_as,
             self._content_id,
             self._services.keys.watermark_key,
             self._watch.reporter("embedding the mark"),
@@ -263,8 +262,7 @@ class Run:
     def _write(self, frames: NDArray[np.uint8], path: Path) -> None:
         from safegen.media import encode_png, encode_video
 
-        path.unlink(missing_ok=True)
-        if self._target.path.suffix.lower() == ".png":
+        if self._target.still:
             encode_png(frames[0], path)
             return
         total = len(frames)
@@ -332,11 +330,10 @@ class Run:
             ingredients.append(InputFile(inputs.image, Relationship.INPUT))
         if inputs.video is not None:
             ingredients.append(InputFile(inputs.video, Relationship.PARENT))
-        still = self._target.path.suffix.lower() == ".png"
         return ManifestSpec(
             # The file's own name may tell the prompt, so the title is the content id.
             title=f"safegen {self._content_id}",
-            media_format=MediaFormat.PNG if still else MediaFormat.MP4,
+            media_format=MediaFormat.PNG if self._target.still else MediaFormat.MP4,
             mode=ManifestMode(f"{inputs.mode}-to-video"),
             model=GeneratorModel(self._facts["name"], self._facts["id"], self._facts["version"]),
             content_id=self._content_id,
@@ -351,9 +348,7 @@ class Run:
         from safegen.watermark.fastvae import vae_digest
 
         count, height, width = (int(n) for n in frames.shape[:3])
-        remember_vae(
-            self._services.home, vae_digest(pipe.vae), _model_source(self._source.ref, pipe), (count, height, width)
-        )
+        remember_vae(self._services.home, vae_digest(pipe.vae), self._kept_as, (count, height, width))
 
     def _place(self, signed: Path) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NewType, TypeAlias
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | tuple[Json, ...] | Mapping[str, Json] | None"
+
+Progress: TypeAlias = Callable[[str, float, float], None]
+"""``progress(stage, done, total)``: told about every stage that can take over a second."""
 
 ContentId = NewType("ContentId", str)
 """64 random bits that name one generated clip, as 16 lower-case hex digits."""

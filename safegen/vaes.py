@@ -51,10 +51,11 @@ def remember_vae(home: Home, digest: str, model: str, shape: tuple[int, int, int
 
     Two processes that write at once may lose one *shape* of the two, never the file: it is replaced in one step.
     """
-    records = {r.digest: r for r in known_vaes(home)}
-    old = records.pop(digest, None)
-    if old is not None and old.model == model and old.shapes[:1] == (shape,) and next(iter(known_vaes(home))) == old:
+    known = known_vaes(home)
+    if known and (known[0].digest, known[0].model, known[0].shapes[:1]) == (digest, model, (shape,)):
         return
+    records = {r.digest: r for r in known}
+    old = records.pop(digest, None)
     shapes = (shape, *(s for s in (old.shapes if old else ()) if s != shape))[:MAX_SHAPES]
     fresh = [VaeRecord(digest, model, shapes), *records.values()]
     body: Json = {"vaes": [{"digest": r.digest, "model": r.model, "shapes": r.shapes} for r in fresh]}

@@ -19,7 +19,7 @@ out or could not run is a finding of its own and never counts as passed (ADR 000
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,15 +27,13 @@ from typing import TYPE_CHECKING
 
 from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
 from safegen.settings import MARK_FRAMES, Home
-from safegen.types import Basis, Clip, ContentId, Finding, Json, Status, Verdict, VerdictKind
+from safegen.types import Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
 
 if TYPE_CHECKING:
     from safegen.keys import KeyStore
     from safegen.ledger import Entry, Ledger
     from safegen.provenance.credential import Credential
     from safegen.watermark.base import Extraction, Extractor
-
-Progress = Callable[[str, float, float], None]
 
 
 def verify(
@@ -210,7 +208,7 @@ class Verifier:
                 return self._look_up(ledger, path, content_id, metadata, keys)
         except LedgerDamagedError as error:
             return Finding(Basis.LEDGER, Status.FAIL, f"The ledger contradicts itself: {error}."), None
-        except LedgerError as error:
+        except SafegenError as error:  # the ledger, or the manifest kept for its entry
             return _not_run(Basis.LEDGER, f"The ledger could not be read: {error}."), None
 
     def _look_up(

@@ -151,6 +151,11 @@ def reaches(vae: Any) -> bool:
     return type(vae).__name__ in FAMILIES
 
 
+def unify(vae: Any, latents: Tensor) -> Tensor:
+    """Return a pipeline's latents as [B, C, T, H, W], whatever its family's order; WatermarkError for unknown ones."""
+    return _Layout.of(vae, latents).unify(latents)
+
+
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """How a pipeline family orders its latents' axes; the one place that knows."""

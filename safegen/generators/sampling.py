@@ -62,13 +62,14 @@ def sample(
 
 
 def call_defaults(pipe: Any) -> dict[str, int]:
-    """Return the clip that a loaded pipeline draws when it is not told otherwise: height, width, num_frames.
+    """Return the clip that a loaded pipeline draws when it is not told otherwise: size, frames and steps.
 
     From its ``__call__``'s signature, and where that says None (CogVideoX) from its denoiser's configuration, as the
     pipeline itself works it out. What neither says is left out.
     """
     parameters = inspect.signature(pipe.__call__).parameters
-    values = {n: parameters[n].default for n in ("height", "width", "num_frames") if n in parameters}
+    wanted = ("height", "width", "num_frames", "num_inference_steps")
+    values = {n: parameters[n].default for n in wanted if n in parameters}
     denoiser = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
     config: Mapping[str, Any] = {} if denoiser is None else denoiser.config
     stride: int = getattr(pipe, "vae_scale_factor_spatial", 0) or getattr(pipe, "vae_scale_factor", 8)
@@ -89,7 +90,7 @@ def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
         raise InputError(
             f"{type(pipe).__name__} takes no {', '.join(unknown)}", remedy=f"It takes: {', '.join(accepted)}."
         )
-    if missing := sorted({"height", "width", "num_frames"} - set(call)):
+    if missing := sorted({"height", "width", "num_frames", "num_inference_steps"} - set(call)):
         raise InputError(f"{type(pipe).__name__} does not say its {', '.join(missing)}", remedy="Pass them.")
 
 
@@ -152,14 +153,15 @@ def fit(frames: NDArray[np.uint8], height: int, width: int) -> list[Any]:
 
 
 def decode_latents(pipe: Any, latents: Any) -> NDArray[np.uint8]:
-    """Return the frames, uint8 [T, H, W, 3], of a Wan pipeline's final latents, float [1, C, t, h, w].
+    """Return the frames, uint8 [T, H, W, 3], of one clip's final latents, of any family that the mark can reach.
 
-    In one pass over the whole clip where its features fit ``WHOLE_CLIP_BYTES``, else chunk by chunk as diffusers does:
-    the same numbers. GeneratorError if the latents are not finite.
+    For Wan in one pass over the whole clip where its features fit ``WHOLE_CLIP_BYTES``, else chunk by chunk as
+    diffusers does: the same numbers. GeneratorError if the latents are not finite.
     """
     import torch
 
     from safegen.watermark import fastvae
+    from safegen.watermark.latent_residual import unify
 
     if not torch.isfinite(latents).all():
         raise GeneratorError(
@@ -168,7 +170,9 @@ def decode_latents(pipe: Any, latents: Any) -> NDArray[np.uint8]:
     vae = pipe.vae
     latents = latents.to(vae.device, torch.float32)
     with torch.no_grad(), autocast(pipe):
-        if _decode_bytes(vae, latents.shape) <= WHOLE_CLIP_BYTES:
+        if not fastvae.is_wan(vae):
+            made = fastvae.decode(vae, unify(vae, latents))[0]
+        elif _decode_bytes(vae, latents.shape) <= WHOLE_CLIP_BYTES:
             made = fastvae.decode(vae, latents)[0]
         else:
             mean, std = fastvae.latent_stats(vae)

@@ -73,8 +73,8 @@ def test_a_vae_that_is_kept_nowhere_cannot_carry_the_mark(fresh_home: Home, tmp_
 
 
 def test_defaults_come_from_the_pipeline_itself() -> None:
-    assert call_defaults(random_wan()) == {"height": 480, "width": 832, "num_frames": 81}
-    assert call_defaults(random_cogvideox()) == {"height": 32, "width": 32, "num_frames": 9}
+    assert call_defaults(random_wan()) == {"height": 480, "width": 832, "num_frames": 81, "num_inference_steps": 50}
+    assert call_defaults(random_cogvideox()) == {"height": 32, "width": 32, "num_frames": 9, "num_inference_steps": 50}
 
 
 def test_a_family_whose_latents_are_out_of_reach_is_marked_in_pixels(fresh_home: Home, tmp_path: Path) -> None:

@@ -173,6 +173,23 @@ def test_other_families_run_by_the_same_path(tmp_path: Path, make: Any, size: tu
     np.testing.assert_array_equal(first, again)
 
 
+@pytest.mark.parametrize(("make", "size", "frames"), [(random_wan, (48, 32), 5), (random_cogvideox, (32, 32), 9)])
+def test_latents_decode_to_what_the_pipeline_itself_draws(make: Any, size: tuple[int, int], frames: int) -> None:
+    torch.manual_seed(0)
+    pipe = make()
+    kept: list[Any] = []
+
+    def keep(_pipe: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        kept[:] = [tensors["latents"]]
+        return tensors
+
+    call = {"width": size[0], "height": size[1], "num_frames": frames, "num_inference_steps": 2}
+    drawn = sample(pipe, call | {"max_sequence_length": 16}, prompt="a red ball", seed=5, callback=keep)
+    again = decode_latents(pipe, kept[0])
+    assert again.shape == drawn.shape
+    assert np.abs(again.astype(int) - drawn).max() <= 2
+
+
 def skeleton(tmp_path: Path, **index: Any) -> Path:
     """The embedded model's JSON files without weights, with changes to its index."""
     source = Path(resolve("tiny").source)
