@@ -21,6 +21,7 @@ import torch
 from torch.utils.checkpoint import checkpoint as _checkpoint
 
 from safegen.errors import WatermarkError
+from safegen.watermark import layouts
 from safegen.watermark.wan_encoder import FAMILY, WEIGHTS, WanEncoder
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _vae_folder(folder: str | Path) -> Path:
 
 def is_wan(vae: Any) -> bool:
     """Whether ``vae`` is an AutoencoderKLWan, whose whole-clip pass we know."""
-    return type(vae).__name__ == "AutoencoderKLWan"
+    return layouts.family(vae) == layouts.WAN
 
 
 @lru_cache(maxsize=1)
@@ -115,10 +116,13 @@ def autocast(vae: Any) -> AbstractContextManager[Any]:
 def latent_stats(vae: Any) -> tuple[Tensor, Tensor]:
     """Return (mean, std), each ``[1, C, 1, 1, 1]``: raw VAE latents = normalised latents * std + mean."""
     config, weight = vae.config, next(vae.parameters())
-    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if layouts.family(vae) == layouts.LTX:
+        mean, std = vae.latents_mean, vae.latents_std  # buffers, kept with the weights
+    else:
+        mean, std = config.get("latents_mean"), config.get("latents_std")
     scale = config.get("scaling_factor")
     if mean is not None and std is not None:
-        shift, factor = torch.tensor(mean), torch.tensor(std) / (scale if scale is not None else 1.0)
+        shift, factor = torch.as_tensor(mean), torch.as_tensor(std) / (scale if scale is not None else 1.0)
     elif scale is not None:
         shift, factor = torch.tensor([config.get("shift_factor") or 0.0]), torch.tensor([1.0 / scale])
     else:
@@ -157,9 +161,12 @@ def decode(vae: Any, latents: Tensor, *, checkpoint: bool = False) -> Tensor:
         if is_wan(vae):
             return _wan_decoder(vae, vae.post_quant_conv(raw), checkpoint).float()
         if _is_image_vae(vae):
-            frames = vae.decode(raw.transpose(1, 2).flatten(0, 1)).sample
+            temporal = {"num_frames": raw.shape[2]} if layouts.family(vae) == layouts.SVD else {}
+            frames = vae.decode(raw.transpose(1, 2).flatten(0, 1), **temporal).sample
             return _split(frames, len(raw)).transpose(1, 2).float()
-        return vae.decode(raw).sample.float()  # type: ignore[no-any-return]
+        # LTX decoders that still denoise a little are told how far: not at all, as their pipelines do by default.
+        timestep = (raw.new_zeros(len(raw)),) if vae.config.get("timestep_conditioning") else ()
+        return vae.decode(raw, *timestep).sample.float()  # type: ignore[no-any-return]
 
 
 def _split(frames: Tensor, clips: int) -> Tensor:
