@@ -28,7 +28,8 @@ _FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"
 def check(pipe: Any) -> None:
     """Raise WatermarkError unless ``pipe`` is a Wan pipeline whose denoiser and scheduler are understood."""
     remedy = "Read with the pipeline's VAE alone (steps=0), or mark with another scheme."
-    transformer, scheduler = getattr(pipe, "transformer", None), getattr(pipe, "scheduler", None)
+    transformer: Any = getattr(pipe, "transformer", None)
+    scheduler: Any = getattr(pipe, "scheduler", None)
     if type(transformer).__name__ != "WanTransformer3DModel":
         raise WatermarkError(
             f"noise can be traced back through Wan's denoiser only, not through {type(pipe).__name__}'s", remedy=remedy

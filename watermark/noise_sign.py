@@ -112,7 +112,7 @@ def initial_noise(
     # Upper tail probabilities of |z|/2: tails lie in (0, 1/4], centres in (1/4, 1/2].
     quantile = torch.where(signs != 0, uniform / 4, uniform / 4 + 0.25)
     quantile[:, :, 0] = uniform[:, :, 0] / 2
-    noise = -torch.special.ndtri(quantile) * torch.where(signs != 0, signs.double(), coins)
+    noise: Tensor = -torch.special.ndtri(quantile) * torch.where(signs != 0, signs.double(), coins)
     return noise.to(device=where if device is None else device, dtype=dtype)
 
 
@@ -152,7 +152,8 @@ def whiten(latents: Tensor) -> Tensor:
     spectrum = torch.fft.rfft2(latents.float())
     power = spectrum.abs().square().mean(dim=1, keepdim=True)
     scaled = spectrum * power.clamp_min(1e-12).rsqrt()
-    return torch.fft.irfft2(scaled, s=latents.shape[-2:], norm="ortho")
+    flat: Tensor = torch.fft.irfft2(scaled, s=latents.shape[-2:], norm="ortho")
+    return flat
 
 
 class NoiseSignExtractor:
