@@ -285,7 +285,7 @@ OURS: tuple[Attack, ...] = (
     temporal("splice_amid_unmarked", change=_with_clip(edits.amid, "unmarked")),
     temporal("splice_halves_with_unmarked", change=_with_clip(edits.halves, "unmarked")),
     compound("split_screen_unmarked", change=_with_clip(edits.split_screen, "unmarked")),
-    compound("own_vae", change=_with_model("own_vae", "the generator's VAE")),
+    compound("own_vae", change=_with_model("own_vae", "the generator's VAE (--redraw)")),
     compound("other_vae", change=_with_model("other_vae", "another VAE (--other-vae)")),
     *(
         compound(f"redraw_{s}", change=_with_model("redraw", "a video-to-video pipeline (--redraw)", s, 1))

@@ -48,7 +48,7 @@ def crop_and_resize(frames: Frames, rng: np.random.Generator, ratio: float) -> F
 
 def perspective(frames: Frames, rng: np.random.Generator, distortion: float) -> Frames:
     """torchvision's random perspective, one for the whole clip."""
-    return each(frames, pixels.warp, pixels.corners(*frames.shape[1:3], distortion, rng))
+    return each(frames, pixels.warp, pixels.corners(frames.shape[1], frames.shape[2], distortion, rng))
 
 
 def bars(frames: Frames, rows: float, columns: float) -> Frames:
@@ -63,10 +63,8 @@ def background(shape: tuple[int, ...], rng: np.random.Generator) -> Frames:
     reach = 2 * total
     coarse = rng.integers(0, 256, (6, 6, 3), np.uint8)
     whole = cv2.resize(coarse, (width + reach, height + reach), interpolation=cv2.INTER_CUBIC)
-    way = rng.integers(0, 3, 2)
-    return np.stack(
-        [pixels.window(whole, int(t * way[0]), int(t * way[1]), height, width) for t in range(total)]  # type: ignore[arg-type]
-    )
+    way = rng.integers(1, 3, 2)
+    return np.stack([pixels.window(whole, int(t * way[0]), int(t * way[1]), height, width) for t in range(total)])
 
 
 def picture_in_picture(frames: Frames, rng: np.random.Generator, ratio: float) -> Frames:
@@ -92,8 +90,8 @@ def overlay(frames: Frames) -> Frames:
     size = height / 400
     cv2.putText(ink, "And then it rolled away.", (width // 20, round(height * 0.91)), 0, size, (255,), 1, cv2.LINE_AA)
     cover = ink[..., None] / np.float32(255)
-    layer, alpha = layer * (1 - cover) + 255 * cover, np.maximum(alpha, cover)
-    return pixels.to_uint8(frames * (1 - alpha) + layer * alpha)
+    inked, opaque = layer * (1 - cover) + 255 * cover, np.maximum(alpha, cover)
+    return pixels.to_uint8(frames * (1 - opaque) + inked * opaque)
 
 
 def filmed(frames: Frames, rng: np.random.Generator) -> Frames:
@@ -147,7 +145,7 @@ def mean_residue(pairs: Sequence[tuple[Frames, Frames]], count: int) -> NDArray[
     total = np.zeros((length, *pairs[0][0].shape[1:]), np.float32)
     for marked, twin in pairs[:count]:
         total += marked[:length].astype(np.float32) - twin[:length]
-    return total / count
+    return np.asarray(total / count, np.float32)
 
 
 def subtract(frames: Frames, residue: NDArray[np.float32]) -> Frames:

@@ -26,7 +26,7 @@ def ssim(a: Frames, b: Frames) -> float:
 
 def _ssim(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return cv2.GaussianBlur(values, (11, 11), 1.5)[5:-5, 5:-5]  # type: ignore[return-value]
+        return np.asarray(cv2.GaussianBlur(values, (11, 11), 1.5)[5:-5, 5:-5], np.float64)
 
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mx, my = mean(x), mean(y)
@@ -35,7 +35,7 @@ def _ssim(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def _luma(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
-    return frame.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    return np.asarray(frame @ np.array([0.299, 0.587, 0.114]), np.float64)
 
 
 def vmaf(marked: Frames, twin: Frames, fps: float) -> float:

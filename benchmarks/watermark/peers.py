@@ -113,7 +113,7 @@ class RivaGan:
 @lru_cache(maxsize=1)
 def _riva() -> Any:
     import imwatermark
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
     from imwatermark.rivaGan import RivaWatermark
 
     options = onnxruntime.SessionOptions()

@@ -7,6 +7,8 @@ neighbour; resizing is antialiased.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +18,9 @@ Picture = NDArray[np.uint8]
 _GREY = np.array([0.2989, 0.587, 0.114], np.float32)  # torchvision's rgb_to_grayscale
 
 
-def to_uint8(values: NDArray[np.floating]) -> Picture:
+def to_uint8(values: NDArray[Any]) -> Picture:
     """Values on the scale of 0 to 255, rounded and clamped."""
-    return np.rint(values).clip(0, 255).astype(np.uint8)
+    return np.asarray(np.rint(values).clip(0, 255), np.uint8)
 
 
 # Values
@@ -72,13 +74,13 @@ def jpeg(frame: Picture, quality: int) -> Picture:
     done, data = cv2.imencode(".jpg", frame[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise RuntimeError("OpenCV could not write a JPEG")
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+    return np.asarray(cv2.cvtColor(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def blur(frame: Picture, sigma: float, size: int = 0) -> Picture:
     """Gaussian blur with reflected borders; ``size`` is the kernel's edge (default: six sigmas and odd)."""
     size = size or 2 * max(1, round(3 * sigma)) + 1
-    return cv2.GaussianBlur(frame, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101)  # type: ignore[return-value]
+    return np.asarray(cv2.GaussianBlur(frame, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101), np.uint8)
 
 
 def kernel_blur(frame: Picture, size: int) -> Picture:
@@ -88,7 +90,7 @@ def kernel_blur(frame: Picture, size: int) -> Picture:
 
 def median(frame: Picture, size: int) -> Picture:
     """The true median of a square; VideoSeal takes the median of the rows' medians, which is about the same."""
-    return cv2.medianBlur(frame, size)  # type: ignore[return-value]
+    return np.asarray(cv2.medianBlur(frame, size), np.uint8)
 
 
 def noise(frame: Picture, rng: np.random.Generator, sigma: float) -> Picture:
@@ -109,7 +111,7 @@ def resize(frame: Picture, height: int, width: int) -> Picture:
     """Antialiased downwards (area), bilinear upwards."""
     down = height < frame.shape[0] or width < frame.shape[1]
     way = cv2.INTER_AREA if down else cv2.INTER_LINEAR
-    return cv2.resize(frame, (width, height), interpolation=way)  # type: ignore[return-value]
+    return np.asarray(cv2.resize(frame, (width, height), interpolation=way), np.uint8)
 
 
 def scale(frame: Picture, ratio: float) -> Picture:
@@ -128,7 +130,7 @@ def rotate(frame: Picture, degrees: float) -> Picture:
     if degrees % 90 == 0 and height == width:
         return np.ascontiguousarray(np.rot90(frame, round(degrees / 90)))
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
-    return cv2.warpAffine(frame, matrix, (width, height), flags=cv2.INTER_NEAREST)  # type: ignore[return-value]
+    return np.asarray(cv2.warpAffine(frame, matrix, (width, height), flags=cv2.INTER_NEAREST), np.uint8)
 
 
 def window(frame: Picture, top: int, left: int, height: int, width: int) -> Picture:
@@ -141,7 +143,7 @@ def warp(frame: Picture, corners: NDArray[np.float32]) -> Picture:
     height, width = frame.shape[:2]
     old = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float32)
     matrix = cv2.getPerspectiveTransform(old, corners.astype(np.float32))
-    return cv2.warpPerspective(frame, matrix, (width, height), flags=cv2.INTER_LINEAR)  # type: ignore[return-value]
+    return np.asarray(cv2.warpPerspective(frame, matrix, (width, height), flags=cv2.INTER_LINEAR), np.uint8)
 
 
 def corners(height: int, width: int, distortion: float, rng: np.random.Generator) -> NDArray[np.float32]:

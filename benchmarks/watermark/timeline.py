@@ -27,7 +27,7 @@ def blend(frames: Frames, ratio: float) -> Frames:
     low = np.floor(times).astype(np.int64)
     high = np.minimum(low + 1, len(frames) - 1)
     part = (times - low).astype(np.float32)[:, None, None, None]
-    return np.rint(frames[low] * (1 - part) + frames[high] * part).astype(np.uint8)
+    return np.asarray(np.rint(frames[low] * (1 - part) + frames[high] * part), np.uint8)
 
 
 def rates(frames: Frames, *ratios: float) -> Frames:
@@ -42,7 +42,7 @@ def average(frames: Frames, size: int) -> Frames:
     before, after = (size - 1) // 2, size // 2
     kept = frames.astype(np.float32)
     means = [kept[max(0, i - before) : i + after + 1].mean(axis=0) for i in range(len(frames))]
-    return np.rint(np.stack(means)).astype(np.uint8)
+    return np.asarray(np.rint(np.stack(means)), np.uint8)
 
 
 def merge(frames: Frames, rng: np.random.Generator, count: int) -> Frames:
