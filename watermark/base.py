@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from safegen.errors import WatermarkError
-from safegen.types import Json
+from safegen.types import ContentId, Json
 from safegen.watermark import ecc
-from safegen.watermark.payload import CONTENT_BITS, PAYLOAD_BITS, Payload, from_bits, unpack
+from safegen.watermark.payload import CONTENT_BITS, PAYLOAD_BITS, Payload, from_bits, pack, to_bits, unpack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +37,9 @@ PRESENCE_P_VALUE = 1e-6
 
 LIST_SIZE = 8
 """How many candidate payloads of one alignment are shown to the MAC."""
+
+RECOGNITION_MARGIN = 2.0
+"""How far the best of the issued payloads must stand above the second best, in standard deviations."""
 
 DEFAULT_SCHEME = "latent-residual"
 
@@ -99,23 +102,36 @@ class Extractor(Protocol):
         ...
 
 
-def log_p_value(statistic: float, hypotheses: int, codeword_bits: int = PAYLOAD_BITS) -> float:
+def log_p_value(statistic: float, hypotheses: int, codeword_bits: float = PAYLOAD_BITS) -> float:
     """Natural log of the bound above for 2**codeword_bits codewords, at most 0."""
     if not math.isfinite(statistic) or statistic <= 0:
         return 0.0
     return min(0.0, math.log(hypotheses) + codeword_bits * math.log(2) - statistic * statistic / 2)
 
 
-def threshold(hypotheses: int, codeword_bits: int = PAYLOAD_BITS) -> float:
+def threshold(hypotheses: int, codeword_bits: float = PAYLOAD_BITS) -> float:
     """The smallest statistic whose p-value is PRESENCE_P_VALUE: for one alignment 13.5, or 10.8 with 64 bits."""
     return math.sqrt(2 * (math.log(hypotheses) + codeword_bits * math.log(2) - math.log(PRESENCE_P_VALUE)))
 
 
 def conclude(
-    scheme: str, statistic: float, payload: Payload | None, hypotheses: int, evidence: Mapping[str, Json]
+    scheme: str,
+    statistic: float,
+    payload: Payload | None,
+    hypotheses: int,
+    evidence: Mapping[str, Json],
+    *,
+    issued: int = 0,
 ) -> Extraction:
-    """Turn the best alignment's statistic and MAC-approved payload (or None) into an Extraction by the rules above."""
+    """Turn the best alignment's statistic and payload (or None) into an Extraction by the rules above.
+
+    ``issued``: the payload was not decoded but recognised among so many (``recognise``), which then are all the
+    codewords that could have been found.
+    """
     codeword_bits = PAYLOAD_BITS if payload is None else CONTENT_BITS
+    if issued:
+        codeword_bits = math.log2(issued)
+        evidence = {**evidence, "recognised_among": issued}
     log_p = log_p_value(statistic, hypotheses, codeword_bits)
     status = MarkStatus.NONE
     if log_p <= math.log(PRESENCE_P_VALUE):
@@ -150,22 +166,58 @@ def decide(sums: NDArray[np.float64], norm: float, key: bytes, list_size: int) -
     return float(sums @ word) / norm, found, agreement
 
 
+def recognise(
+    sums: NDArray[np.float64], norm: float, key: bytes, issued: Sequence[ContentId]
+) -> tuple[float, Payload | None]:
+    """Of the payloads ``issued`` under ``key``, return the one that fits best and its statistic, or (0, None).
+
+    For marks too weak to decode: naming one of a few thousand known payloads takes far less evidence than naming one
+    of 2**64. It must be above the threshold for that many codewords and clearly ahead of the second best.
+    """
+    if not issued or not norm > 0:
+        return 0.0, None
+    payloads = [Payload(content_id) for content_id in issued]
+    words = ecc.encode_many(np.stack([to_bits(pack(p, key)) for p in payloads]))
+    statistics = words.astype(np.float64) @ sums / norm
+    order = np.argsort(-statistics)
+    best = float(statistics[order[0]])
+    ahead = len(order) == 1 or best - float(statistics[order[1]]) >= RECOGNITION_MARGIN
+    if best >= threshold(1, math.log2(len(issued))) and ahead:
+        return best, payloads[int(order[0])]
+    return 0.0, None
+
+
 def make_extractor(
     scheme: str = DEFAULT_SCHEME, *, vae: Any = None, shapes: Sequence[tuple[int, int, int]] = ()
 ) -> Extractor:
-    """Return the extractor of a scheme by its name; ``latent-residual`` needs the VAE (a module or a folder).
+    """Return the extractor of a scheme by its name.
 
-    ``shapes`` (T, H, W) are further clip shapes that it tries by resizing where the clip's own shape reads nothing.
+    ``latent-still`` needs the VAE (a module or a folder), ``noise-sign`` the VAE or, to read more, the Wan pipeline.
+    ``shapes`` (T, H, W) are further shapes that ``latent-still`` tries by resizing where its own reads nothing.
     Raises WatermarkError for an unknown scheme or a missing VAE.
     """
     if scheme == "latent-residual":
-        if vae is None:
-            raise WatermarkError("the latent-residual scheme reads through a VAE", remedy="Pass vae=load_vae(folder).")
-        from safegen.watermark.latent_residual import LatentExtractor
+        from safegen.watermark.extraction import ClipExtractor
 
-        return LatentExtractor(vae, shapes)
+        return ClipExtractor()
+    if scheme == "latent-still":
+        if vae is None:
+            raise WatermarkError("the latent-still scheme reads through a VAE", remedy="Pass vae=load_vae(folder).")
+        from safegen.watermark.latent_still import StillExtractor
+
+        return StillExtractor(vae, shapes)
+    if scheme == "noise-sign":
+        if vae is None:
+            raise WatermarkError(
+                "the noise-sign scheme reads through a VAE", remedy="Pass the Wan pipeline, its VAE or its folder."
+            )
+        from safegen.watermark.noise_sign import NoiseSignExtractor
+
+        return NoiseSignExtractor(vae)
     if scheme == "pixel":
         from safegen.watermark.pixel import PixelScheme
 
         return PixelScheme()
-    raise WatermarkError(f"unknown watermark scheme {scheme!r}", remedy="Known: latent-residual, pixel.")
+    raise WatermarkError(
+        f"unknown watermark scheme {scheme!r}", remedy="Known: latent-residual, latent-still, noise-sign, pixel."
+    )

@@ -41,6 +41,20 @@ def encode(bits: NDArray[np.uint8]) -> NDArray[np.int8]:
     return np.concatenate(out).astype(np.int8)
 
 
+def encode_many(words: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """``encode`` for many words at once: [N, k] bits to ±1 [N, 3 * (k + 11)]."""
+    count, length = words.shape
+    padded = np.concatenate([np.zeros((count, MEMORY), np.uint8), words & 1, np.zeros((count, MEMORY), np.uint8)], 1)
+    steps = length + MEMORY
+    out = np.zeros((count, steps, len(GENERATORS)), np.uint8)
+    for tap in range(MEMORY + 1):  # bit MEMORY of a generator taps the newest bit
+        window = padded[:, MEMORY - tap : MEMORY - tap + steps]
+        for n, generator in enumerate(GENERATORS):
+            if generator >> (MEMORY - tap) & 1:
+                out[:, :, n] ^= window
+    return (1 - 2 * out.astype(np.int8)).reshape(count, -1)
+
+
 def decode(soft: NDArray[np.floating], *, list_size: int = 8) -> list[NDArray[np.uint8]]:
     """Return the ``list_size`` words [k] whose codewords correlate best with ``soft`` [3 * (k + 11)], best first.
 

@@ -69,6 +69,15 @@ def reaches(vae: Any) -> bool:
     return family(vae) in _STRIDES
 
 
+def strides(vae: Any) -> tuple[int, int]:
+    """Pixels per latent cell side, and pixel frames per latent frame; WatermarkError for an unknown family."""
+    if not reaches(vae):
+        raise WatermarkError(
+            f"the in-latent watermark does not know {family(vae)}", remedy="Use the pixel scheme for this pipeline."
+        )
+    return _STRIDES[family(vae)](vae)
+
+
 @dataclass(frozen=True, slots=True)
 class ClipShape:
     """The clip that a pipeline call asks for, in pixels; ``frames`` is 1 for images."""
@@ -105,12 +114,7 @@ class Layout:
         latents in time; elsewhere it is ignored. Raises WatermarkError for unknown VAEs, for latents that do not fit,
         and for packed tokens without ``shape``.
         """
-        kind = family(vae)
-        if kind not in _STRIDES:
-            raise WatermarkError(
-                f"the in-latent watermark does not know {kind}", remedy="Use the pixel scheme for this pipeline."
-            )
-        cell, stride = _STRIDES[kind](vae)
+        kind, (cell, stride) = family(vae), strides(vae)
         channels = int(vae.config.get("z_dim") or vae.config["latent_channels"])
         sizes = tuple(latents.shape)
         if len(sizes) == 5 and kind in _TIME_FIRST and sizes[2] == channels:

@@ -1,7 +1,9 @@
 """Payload v1: what a mark carries, and the keyed streams that place it (docs/spec/payload-v1.md).
 
-112 bits: version (8), content id (64), truncated HMAC-SHA256 (40). The MAC is the accept rule: without the watermark
-key nobody can make a payload that reads as ours, and a wrong decoding passes with probability 2**-40. Pure stdlib.
+112 bits: content id (64), version (8), truncated HMAC-SHA256 (40). The MAC is the accept rule: without the watermark
+key nobody can make a payload that reads as ours, and a wrong decoding passes with probability 2**-40. The random
+content id comes first because it is also the nonce: run through the convolutional code it leaves no coded bit that
+is the same in every clip of a key, so that averaging clips averages the payload away. Pure stdlib.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def pack(payload: Payload, key: bytes) -> bytes:
         identity = bytes.fromhex(parse_content_id(payload.content_id))
     except (ValueError, TypeError) as exc:
         raise PayloadError(f"{exc}", remedy="Draw one with safegen.types.new_content_id().") from exc
-    body = bytes([payload.version]) + identity
+    body = identity + bytes([payload.version])
     return body + _mac(body, key)
 
 
@@ -59,9 +61,9 @@ def unpack(data: bytes, key: bytes) -> Payload | None:
         raise PayloadError(f"a payload has {PAYLOAD_BYTES} bytes, not {len(data)}")
     body = data[:-MAC_BYTES]
     genuine = hmac.compare_digest(_mac(body, key), data[-MAC_BYTES:])
-    if not genuine or body[0] != VERSION:
+    if not genuine or body[-1] != VERSION:
         return None
-    return Payload(ContentId(body[1:].hex()), body[0])
+    return Payload(ContentId(body[:-1].hex()), body[-1])
 
 
 def to_bits(data: bytes) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from safegen.watermark import ecc
 from safegen.watermark.base import decide
 from safegen.watermark.payload import PAYLOAD_BITS, Payload, pack, stream, to_bits
 
-SCHEME = "latent-residual"
+SCHEME = "latent-still"
 CODED_BITS = ecc.coded_length(PAYLOAD_BITS)
 BANDS = 24
 """Radial spatial-frequency bands in which samples are scaled to unit power."""

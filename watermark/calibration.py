@@ -1,0 +1,178 @@
+"""Measure a VAE's profile: the filter that turns a pattern of pixels into the latents that draw it.
+
+Two stages. *Fit* (seconds, any VAE with an encoder): what the encoder makes of a picture with the pattern, minus what
+it makes of the picture without, fitted by least squares. *Refine* (minutes, by choice): a few hundred steps of Adam on
+the filter, through the decoder, so that what comes out is the pattern and little else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from safegen.errors import WatermarkError
+from safegen.types import ContentId, Json
+from safegen.watermark import fastvae
+from safegen.watermark.base import Progress
+from safegen.watermark.latent_residual import pattern_pictures
+from safegen.watermark.layouts import Layout, reaches, strides
+from safegen.watermark.payload import Payload
+from safegen.watermark.profile import PATTERN_CHANNELS, SUBCELLS, Profile, weights_digest
+
+CELLS = 12
+LATENT_FRAMES = 7
+CLIPS = 24
+LEVEL = 2.0
+"""Root mean square of the patterns that are tried, in 8-bit levels."""
+
+RIDGE = 1e-3
+REFINE_RATE = 3e-4
+_RGB = torch.tensor([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]])
+
+
+def calibrate(
+    vae: Any, *, latents: Tensor | None = None, refine: int = 0, seed: int = 0, progress: Progress | None = None
+) -> Profile:
+    """Return the profile of ``vae``.
+
+    ``latents`` [N, C, T, h, w], normalised, are of clips that the model drew; without them smooth random clips are
+    encoded. ``refine`` steps of the second stage. Raises WatermarkError for VAEs of an unknown family and for those
+    that do not answer to the pattern at all.
+    """
+    if not reaches(vae):
+        raise WatermarkError(
+            f"{type(vae).__name__} is of no family whose latents are known", remedy="Use the pixel scheme."
+        )
+    tick = progress or (lambda _done, _total: None)
+    total = CLIPS + refine + 2
+    random = np.random.default_rng(seed)
+    device = next(vae.parameters()).device
+    cell, stride = strides(vae)
+    layout = Layout("BCTHW", cell, stride)
+    inputs, outputs = [], []
+    for n in range(CLIPS):
+        video = smooth_clip(random, layout.spans(LATENT_FRAMES)[-1][1], CELLS * cell).to(device)
+        drawn = _pattern(random, layout, (LATENT_FRAMES, CELLS, CELLS))
+        with torch.no_grad():
+            shown = (video + paint(drawn, video.shape[3:], layout).to(device) / 127.5).clamp(-1, 1)
+            outputs.append((fastvae.encode(vae, shown) - fastvae.encode(vae, video)).cpu())
+        inputs.append(drawn)
+        tick(n + 1, total)
+    body, first = _fit(torch.cat(inputs), torch.cat(outputs))
+    profile = Profile(weights_digest(vae), body, first, 1.0)
+    hosts = latents
+    if hosts is None:
+        clips = [smooth_clip(random, layout.spans(LATENT_FRAMES)[-1][1], CELLS * cell) for _ in range(8)]
+        with torch.no_grad():
+            hosts = torch.cat([fastvae.encode(vae, c.to(device)).cpu() for c in clips])
+    if refine:
+        profile = _refine(vae, profile, hosts, layout, refine, random, lambda n: tick(CLIPS + n, total))
+    gain, share = _measure(vae, profile, hosts[:2], layout, random)
+    tick(total, total)
+    if not gain > 0:
+        raise WatermarkError("the VAE does not draw the pattern", remedy="Use the pixel scheme for this pipeline.")
+    notes: dict[str, Json] = {"clips": CLIPS, "refine_steps": refine, "energy_in_the_pattern": round(share, 3)}
+    return Profile(profile.digest, profile.body, profile.first, gain, notes)
+
+
+def smooth_clip(random: np.random.Generator, frames: int, side: int) -> Tensor:
+    """A clip of moving coloured clouds in [-1, 1]: [1, 3, frames, side, side]."""
+    small = torch.from_numpy(random.normal(size=(1, 3, 3, 4, 4)).astype(np.float32))
+    fine = torch.from_numpy(random.normal(size=(1, 3, 3, 24, 24)).astype(np.float32))
+    size = (frames, side, side)
+    clouds = [nnf.interpolate(c, size, mode="trilinear", align_corners=True) for c in (small, fine)]
+    return (0.45 * clouds[0] + 0.12 * clouds[1]).clamp(-0.95, 0.95)
+
+
+def paint(drawn: Tensor, size: Sequence[int], layout: Layout) -> Tensor:
+    """Blow a pattern [1, T, 3, 4h, 4w] up to pixels and frames: RGB levels [1, 3, frames, height, width]."""
+    pictures = nnf.interpolate(drawn[0], tuple(size), mode="bicubic", align_corners=False)
+    rgb = torch.einsum("rc,tchw->rthw", _RGB.to(pictures), pictures)
+    lengths = [stop - start for start, stop in layout.spans(drawn.shape[1])]
+    return torch.repeat_interleave(rgb, torch.tensor(lengths, device=rgb.device), dim=1)[None]
+
+
+def _pattern(random: np.random.Generator, layout: Layout, shape: tuple[int, int, int]) -> Tensor:
+    """One random pattern, [1, T, 3, 4h, 4w] in levels."""
+    t, h, w = shape
+    payload = Payload(ContentId(random.bytes(8).hex()))
+    key = hashlib.sha256(random.bytes(32)).digest()
+    drawn = LEVEL * pattern_pictures(payload, key, layout.spans(t), SUBCELLS * h, SUBCELLS * w)
+    return torch.from_numpy(drawn)[None]
+
+
+def _cells(drawn: Tensor) -> Tensor:
+    b, t, _, height, width = drawn.shape
+    h, w = height // SUBCELLS, width // SUBCELLS
+    return drawn.reshape(b, t, 3, h, SUBCELLS, w, SUBCELLS).permute(0, 2, 4, 6, 1, 3, 5).reshape(b, -1, t, h, w)
+
+
+def _fit(drawn: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
+    """Least squares with a little shrinkage: (body, first) of ``Profile``."""
+    x = nnf.pad(_cells(drawn), (1, 1, 1, 1, 0, 0), mode="replicate")
+    near = x.unfold(3, 3, 1).unfold(4, 3, 1)  # [B, 48, T, h, w, 3, 3]
+    late = torch.cat([near, near[:, :, -1:]], dim=2).unfold(2, 3, 1)  # [B, 48, T-1, h, w, 3, 3, 3t]
+    body = _solve(late.permute(0, 2, 3, 4, 1, 7, 5, 6), answers[:, :, 1:], 3)
+    early = near[:, :, :2].permute(0, 3, 4, 1, 2, 5, 6)[:, None]
+    return body, _solve(early, answers[:, :, :1], 2)
+
+
+def _solve(features: Tensor, answers: Tensor, frames: int) -> Tensor:
+    c = answers.shape[1]
+    a = features.reshape(-1, PATTERN_CHANNELS * frames * 9).double()
+    b = answers.permute(0, 2, 3, 4, 1).reshape(-1, c).double()
+    gram = a.T @ a
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.linalg.solve(gram + ridge, a.T @ b).T.reshape(c, PATTERN_CHANNELS, frames, 3, 3).float()
+
+
+def _refine(
+    vae: Any, profile: Profile, hosts: Tensor, layout: Layout, steps: int, random: np.random.Generator, tick: Any
+) -> Profile:
+    """Raise the share of the decoded change's energy that is the pattern."""
+    body, first = profile.body.clone().requires_grad_(True), profile.first.clone().requires_grad_(True)
+    optimiser = torch.optim.Adam([body, first], lr=REFINE_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, REFINE_RATE, total_steps=steps + 1, pct_start=0.1)
+    for step in range(steps):
+        host = hosts[int(random.integers(len(hosts)))][None].to(next(vae.parameters()).device)
+        change, wanted = _draw(vae, Profile(profile.digest, body, first, 1.0), host, layout, random)
+        share = (change * wanted).sum() / (change.square().sum() * wanted.square().sum()).sqrt()
+        level = (change.square().mean() / wanted.square().mean()).log()
+        loss = -share.clamp(min=1e-3).log() + 0.02 * level.square()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        tick(step + 1)
+    return Profile(profile.digest, body.detach(), first.detach(), 1.0)
+
+
+def _draw(
+    vae: Any, profile: Profile, host: Tensor, layout: Layout, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Decode one random pattern's latents: (what changed, what was wanted), RGB levels [1, 3, T, H, W]."""
+    drawn = _pattern(random, layout, tuple(host.shape[2:]))  # type: ignore[arg-type]
+    with torch.no_grad():
+        plain = fastvae.decode(vae, host)
+    change = (fastvae.decode(vae, host + profile.shape_latents(drawn.to(host.device))) - plain) * 127.5
+    return change, paint(drawn, plain.shape[3:], layout).to(host.device)
+
+
+def _measure(
+    vae: Any, profile: Profile, hosts: Tensor, layout: Layout, random: np.random.Generator
+) -> tuple[float, float]:
+    """The profile's gain, and the share of the change's energy that is the pattern."""
+    gains, shares = [], []
+    with torch.no_grad():
+        for host in hosts:
+            change, wanted = _draw(vae, profile, host[None].to(next(vae.parameters()).device), layout, random)
+            gains.append(float(change.square().mean().sqrt()) / LEVEL)
+            norm = float(change.square().sum() * wanted.square().sum())
+            shares.append(float((change * wanted).sum()) ** 2 / norm if norm > 0 else 0.0)
+    return float(np.mean(gains)), float(np.mean(shares))

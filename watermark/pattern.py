@@ -1,0 +1,127 @@
+"""The pattern that carries the mark of a clip: which slots there are, what they hold, how they look (spec section 3).
+
+A clip's pattern is a sum of slow cosines in Y, Cb and Cr that changes about every fourth frame and goes through
+``PHASES`` phases before it repeats. One *slot* is one cosine in one channel in one phase; its sign holds one piece of
+the mark. A fifth of the slots, the *signpost*, are the same for everybody: they tell any reader that a safegen mark is
+there, and how the clip has been moved, turned, scaled and cut since. The rest are the owner's: which coded bit a slot
+carries and with which sign comes from the watermark key.
+
+Coordinates are in units of the picture's short side, so that the pattern scales with the picture; past the short side's
+length cosines go on by themselves, mirrored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safegen.watermark import ecc
+from safegen.watermark.payload import PAYLOAD_BITS, Payload, pack, stream, to_bits
+
+SCHEME = "latent-residual"
+PHASES = 8
+FRAMES_PER_PHASE = 4
+ORDER = 24
+"""Cosines have fewer than this many half-periods along the short side, in both directions."""
+
+LUMA_BAND = (3.0, 24.0)
+CHROMA_BAND = (2.0, 16.0)
+"""Smallest (inclusive) and largest (exclusive) radius sqrt(u^2 + v^2) of the slots used, in half-periods."""
+
+SIGNPOST_SHARE = 5
+"""One slot in this many belongs to the signpost."""
+
+CODED_BITS = ecc.coded_length(PAYLOAD_BITS)
+_SIGNPOST_LABEL = b"safegen/watermark/v1/signpost"
+
+
+@lru_cache(maxsize=1)
+def radii() -> NDArray[np.float64]:
+    """Radius of every cosine, [ORDER, ORDER] over (v, u)."""
+    v, u = np.mgrid[:ORDER, :ORDER]
+    return np.hypot(u, v)
+
+
+@lru_cache(maxsize=1)
+def used() -> NDArray[np.bool_]:
+    """Which (channel, v, u) are slots: bool [3, ORDER, ORDER], the same in every phase."""
+    bands = (LUMA_BAND, CHROMA_BAND, CHROMA_BAND)
+    return np.stack([(radii() >= low) & (radii() < high) for low, high in bands])
+
+
+@lru_cache(maxsize=1)
+def signpost() -> NDArray[np.float32]:
+    """The public part: ±1 where a slot belongs to the signpost, else 0; float32 [PHASES, 3, ORDER, ORDER]."""
+    out = np.zeros((PHASES, *used().shape), np.float32)
+    slots = np.flatnonzero(used())
+    for phase in range(PHASES):
+        words = _words(hashlib.shake_256(_SIGNPOST_LABEL + phase.to_bytes(4, "big")).digest(8 * len(slots)))
+        mine = np.argsort(words >> np.uint64(1), kind="stable")[: len(slots) // SIGNPOST_SHARE]
+        out[phase].reshape(-1)[slots[mine]] = _signs(words[mine])
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a key puts the coded bits: ``signs`` ±1 (0 off the payload's slots) and ``bits`` (index of the coded bit).
+
+    Both are [PHASES, 3, ORDER, ORDER], float32 and int64.
+    """
+
+    signs: NDArray[np.float32]
+    bits: NDArray[np.int64]
+
+    def coefficients(self, word: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Slot values of a codeword [CODED_BITS] (±1, or ±1 times a weight per bit), without the signpost."""
+        return (self.signs * word[self.bits]).astype(np.float32)
+
+    def sums(self, samples: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Correlation sum of each coded bit, [CODED_BITS], over samples [PHASES, 3, ORDER, ORDER]."""
+        return np.bincount(self.bits.ravel(), (samples * self.signs).ravel(), CODED_BITS)
+
+
+@lru_cache(maxsize=64)
+def place(key: bytes) -> Placement:
+    """Lay the coded bits over the payload's slots. Raises PayloadError for a key that is not 32 bytes."""
+    signs = np.zeros((PHASES, *used().shape), np.float32)
+    bits = np.zeros(signs.shape, np.int64)
+    for phase in range(PHASES):
+        slots = np.flatnonzero(used() & (signpost()[phase] == 0))
+        words = _words(stream(key, SCHEME, phase, length=8 * len(slots)))
+        signs[phase].reshape(-1)[slots] = _signs(words)
+        order = np.argsort(words >> np.uint64(1), kind="stable")
+        bits[phase].reshape(-1)[slots[order]] = (np.arange(len(slots)) + phase * len(slots)) % CODED_BITS
+    return Placement(signs, bits)
+
+
+def codeword(payload: Payload, key: bytes) -> NDArray[np.int8]:
+    """The ±1 codeword [CODED_BITS] of an authenticated payload; +1 stands for a coded 0."""
+    return ecc.encode(to_bits(pack(payload, key)))
+
+
+def phase_of(frame: int) -> int:
+    """The phase of a frame of an untouched clip of a model that codes four frames at a time, the first one alone."""
+    return (frame + FRAMES_PER_PHASE - 1) // FRAMES_PER_PHASE % PHASES
+
+
+@lru_cache(maxsize=64)
+def cosines(length: int, short: int, start: int = 0) -> NDArray[np.float32]:
+    """Cosines at ``length`` pixel centres from pixel ``start`` on, ``short`` to the short side: float32 [ORDER, length].
+
+    Orthonormal over the short side (the rows of an orthonormal DCT-II where ``length == short``).
+    """
+    k, x = np.arange(ORDER)[:, None], (np.arange(start, start + length) + 0.5) / short
+    rows = np.cos(np.pi * k * x) * np.sqrt(np.where(k == 0, 1.0, 2.0) / short)
+    return rows.astype(np.float32)
+
+
+def _words(data: bytes) -> NDArray[np.uint64]:
+    return np.frombuffer(data, ">u8").astype(np.uint64)
+
+
+def _signs(words: NDArray[np.uint64]) -> NDArray[np.float32]:
+    return (1.0 - 2.0 * (words & np.uint64(1))).astype(np.float32)

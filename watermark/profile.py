@@ -1,0 +1,119 @@
+"""What has to be known of a VAE to write the pattern into its latents, measured once and kept as a small file.
+
+Decoders answer to small changes of their latents almost linearly and in the same way everywhere (benchmarks/watermark/
+results/roundtrip.md). So one linear filter is enough that turns a pattern of pixels into the latents that draw it: no
+gradient, no further decoding, whatever the clip. ``calibration.py`` measures it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from safegen.errors import WatermarkError
+from safegen.types import Json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SUBCELLS = 4
+"""Samples of the pattern per latent cell side."""
+
+PATTERN_CHANNELS = 3 * SUBCELLS * SUBCELLS
+SHIPPED = Path(__file__).parent / "profiles"
+_FORMAT = "safegen-vae-profile-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A VAE's filters. ``digest`` names the VAE's weights (``weights_digest``).
+
+    ``body`` [C, 48, 3, 3, 3] turns the pattern (Y, Cb, Cr levels at 4x4 samples per cell) of three latent frames and
+    3x3 cells into one cell's change of the normalised latents; ``first`` [C, 48, 2, 3, 3] does so for the first latent
+    frame, which causal VAEs code apart. ``gain`` is the root mean square of the change of the decoded video's RGB
+    levels for a pattern of root mean square 1. ``notes`` say how it was measured.
+    """
+
+    digest: str
+    body: Tensor
+    first: Tensor
+    gain: float
+    notes: Mapping[str, Json] = field(default_factory=dict)
+
+    def shape_latents(self, pattern: Tensor) -> Tensor:
+        """Turn a pattern [B, T, 3, 4h, 4w] (one picture per latent frame) into latents' change [B, C, T, h, w]."""
+        b, t, _, height, width = pattern.shape
+        h, w = height // SUBCELLS, width // SUBCELLS
+        cells = pattern.reshape(b, t, 3, h, SUBCELLS, w, SUBCELLS).permute(0, 2, 4, 6, 1, 3, 5)
+        x = nnf.pad(cells.reshape(b, PATTERN_CHANNELS, t, h, w), (1, 1, 1, 1, 0, 0), mode="replicate")
+        body, first = self.body.to(x), self.first.to(x)
+        if t == 1:
+            return nnf.conv3d(x, first[:, :, :1])
+        padded = torch.cat([x, x[:, :, -1:]], dim=2)
+        return torch.cat([nnf.conv3d(x[:, :, :2], first), nnf.conv3d(padded, body)], dim=2)
+
+    def save(self, path: Path) -> None:
+        """Write the profile to ``path`` (safetensors, half precision); OSError passes through."""
+        from safetensors.torch import save
+
+        about = {"format": _FORMAT, "digest": self.digest, "gain": self.gain, "notes": dict(self.notes)}
+        tensors = {"body": self.body.half().contiguous(), "first": self.first.half().contiguous()}
+        path.write_bytes(save(tensors, metadata={"profile": json.dumps(about)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Profile:
+        """Read a profile; WatermarkError if the file is damaged or of another format."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads((file.metadata() or {})["profile"])
+                body, first = file.get_tensor("body").float(), file.get_tensor("first").float()
+            if about["format"] != _FORMAT:
+                raise ValueError(f"format {about['format']}")
+            _check(body, first)
+            return cls(str(about["digest"]), body, first, float(about["gain"]), dict(about["notes"]))
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as exc:
+            raise WatermarkError(
+                f"the VAE profile {path} is damaged: {exc}", remedy="Delete it and run `safegen watermark calibrate`."
+            ) from exc
+
+
+def _check(body: Tensor, first: Tensor) -> None:
+    c = len(body)
+    if body.shape != (c, PATTERN_CHANNELS, 3, 3, 3) or first.shape != (c, PATTERN_CHANNELS, 2, 3, 3):
+        raise ValueError(f"filters of shapes {list(body.shape)} and {list(first.shape)}")
+    if not (torch.isfinite(body).all() and torch.isfinite(first).all()):
+        raise ValueError("filters that are not finite")
+
+
+def find(digest: str, *folders: Path) -> Profile | None:
+    """Return the profile of the VAE with this digest from ``folders`` or from those that come with safegen."""
+    for folder in (*folders, SHIPPED):
+        path = folder / f"{digest[:16]}.safetensors"
+        if path.is_file():
+            profile = Profile.load(path)
+            if profile.digest == digest:
+                return profile
+    return None
+
+
+def file_name(digest: str) -> str:
+    """The name that ``find`` looks for."""
+    return f"{digest[:16]}.safetensors"
+
+
+def weights_digest(vae: Any) -> str:
+    """SHA-256 (hex) over the names, shapes and values of a loaded VAE's parameters, wherever they came from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(vae.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} ".encode())
+        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
