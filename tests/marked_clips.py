@@ -19,14 +19,14 @@ from safegen.watermark.latent_residual import pattern_pictures
 from safegen.watermark.payload import Payload
 
 Frames = NDArray[np.uint8]
-Floats = NDArray[np.floating[Any]]
+Numbers = NDArray[Any]
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(100, 132))
 PAYLOAD = Payload(ContentId("0123456789abcdef"))
 OTHER_PAYLOAD = Payload(ContentId("fedcba9876543210"))
 
-_RGB = np.array([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]], np.float32)
+RGB = np.array([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]], np.float32)
 
 
 def payload_of(number: int) -> Payload:
@@ -57,7 +57,7 @@ def clip(seed: int = 0, frames: int = 25, height: int = 96, width: int = 128, *,
     return levels(out + grain)
 
 
-def levels(frames: Floats) -> Frames:
+def levels(frames: Numbers) -> Frames:
     """Round to uint8."""
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
@@ -70,7 +70,7 @@ def spans(frames: int) -> list[tuple[int, int]]:
 def drawn(payload: Payload, key: bytes, frames: int, height: int, width: int) -> NDArray[np.float32]:
     """The pattern as it shows in the pixels: RGB [frames, height, width, 3], YUV root mean square 1."""
     pictures = pattern_pictures(payload, key, spans(frames), height, width)
-    rgb = np.einsum("rc,tchw->thwr", _RGB, pictures).astype(np.float32)
+    rgb = np.einsum("rc,tchw->thwr", RGB, pictures).astype(np.float32)
     return np.repeat(rgb, [stop - start for start, stop in spans(frames)], axis=0)
 
 

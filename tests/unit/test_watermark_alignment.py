@@ -55,7 +55,8 @@ def edited_paths(draw: st.DrawFn) -> Path:
         elif edit == "swap":
             frames = frames[b:] + frames[:b]
     whole = alignment.untouched(max(frames) + 1)
-    return whole[np.array(frames[:200])]
+    edited: Path = whole[np.array(frames[:200])]
+    return edited
 
 
 @settings(deadline=None, max_examples=150)

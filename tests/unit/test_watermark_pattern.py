@@ -79,12 +79,10 @@ def test_signs_of_many_keys_are_fair_in_every_slot() -> None:
     assert abs(float(mean[mine].std()) - 1 / np.sqrt(200)) < 0.003
 
 
-@pytest.mark.parametrize("key", [b"", b"short", bytes(33), bytearray(32), "k" * 32, None])
-def test_placement_wants_a_key_of_32_bytes(key: object) -> None:
-    with pytest.raises((PayloadError, TypeError)) as caught:
-        pattern.place(key)  # type: ignore[arg-type]
-    if isinstance(key, bytes):
-        assert isinstance(caught.value, PayloadError)
+@pytest.mark.parametrize("key", [b"", b"short", bytes(33), "k" * 32, None])
+def test_placement_wants_a_key_of_32_bytes(key: bytes) -> None:
+    with pytest.raises(PayloadError, match="32 bytes"):
+        pattern.place(key)
 
 
 def test_sums_gather_what_coefficients_scatter() -> None:
