@@ -13,7 +13,10 @@ LEDGER_BUSY_SECONDS = 30.0
 """How long a writer waits for another one before it gives up with LedgerBusyError."""
 
 MARK_FRAMES = 161
-"""Frames of a clip that its mark is read from: 10 s at 16 fps. Memory must stay bounded, whatever the file."""
+"""Frames at a clip's beginning that are held in memory at once: 10 s at 16 fps. The clip mark is read from all."""
+
+ISSUED_IDS = 10_000
+"""How many of the latest content ids a damaged mark is compared with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safegen.errors import BlockedError, CancelledError, InputError, LedgerError, SafegenError, WatermarkError
 from safegen.files import Scratch, Target, uninterrupted
-from safegen.marking import LATENT_SCHEME, Marking, comfortable, make_marking
+from safegen.marking import VAE_SCHEMES, Marking, MarkRequest, comfortable, make_marking
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import Action, Clip, ContentId, Decision, Json, Progress, new_content_id
 
@@ -223,19 +223,17 @@ class Run:
         from safegen.generators import sample
 
         inputs, call = self._inputs, dict(self._inputs.call)
-        marking = make_marking(
-            self._source.scheme,
-            pipe,
-            self._kept_as,
-            self._content_id,
-            self._services.keys.watermark_key,
-            self._watch.reporter("embedding the mark"),
-            call.pop("callback_on_step_end", None),
-        )
+        request = MarkRequest(
+            self._content_id, self._services.keys.watermark_key, self._kept_as, call, inputs.seed, self._services.home,
+            self._watch.reporter("embedding the mark"), call.pop("callback_on_step_end", None),
+        )  # fmt: skip
+        with self._watch.stage("prepare_mark"):
+            marking = make_marking(self._source.scheme, pipe, request)
         start = time.perf_counter()
         frames = sample(
-            pipe, call, prompt=inputs.prompt, negative_prompt=inputs.negative_prompt, seed=inputs.seed, image=image,
-            video=video, callback=marking.on_step_end, progress=self._watch.reporter("generating"),
+            pipe, call | marking.arguments(), prompt=inputs.prompt, negative_prompt=inputs.negative_prompt,
+            seed=inputs.seed, image=image, video=video, callback=marking.on_step_end,
+            progress=self._watch.reporter("generating"),
         )  # fmt: skip
         self._watch.add("generate", time.perf_counter() - start - marking.seconds)
         return marking, frames
@@ -252,7 +250,7 @@ class Run:
                 found = self._read_mark(marking, scratch.encoded)
             self._watch.milliseconds["mark"] = 1000 * marking.seconds
             ours = found.payload is not None and found.payload.content_id == self._content_id
-            if ours and (comfortable(found) or strength == marking.strengths[-1]):
+            if ours and (comfortable(found, marking.headroom) or strength == marking.strengths[-1]):
                 return _Marked(found.to_json() | {"strength": strength}, frames)
         raise WatermarkError(
             "The mark could not be read back from the encoded clip, so the clip was not released.",
@@ -287,8 +285,8 @@ class Run:
             spec = self._manifest(marked.mark)
             signed = sign_file(scratch.encoded, scratch.signed, spec, services.keys)
         with self._watch.stage("record"):
-            if marked.mark["scheme"] == LATENT_SCHEME:
-                self._remember_vae(pipe, marked.frames)
+            if marked.mark["scheme"] in VAE_SCHEMES:
+                self._remember_vae(pipe, marked.frames, marked.mark)
             kept = store_manifest(services.home, self._content_id, signed.manifest_bytes)
             with uninterrupted():
                 try:
@@ -343,12 +341,13 @@ class Run:
             ingredients=tuple(ingredients),
         )
 
-    def _remember_vae(self, pipe: Any, frames: NDArray[np.uint8]) -> None:
+    def _remember_vae(self, pipe: Any, frames: NDArray[np.uint8], mark: Mapping[str, Json]) -> None:
         from safegen.vaes import remember_vae
         from safegen.watermark.fastvae import vae_digest
 
         count, height, width = (int(n) for n in frames.shape[:3])
-        remember_vae(self._services.home, vae_digest(pipe.vae), self._kept_as, (count, height, width))
+        scheme = str(mark["scheme"])
+        remember_vae(self._services.home, vae_digest(pipe.vae), self._kept_as, scheme, (count, height, width))
 
     def _place(self, signed: Path) -> None:
         try:

@@ -1,6 +1,6 @@
-"""Which VAEs this home's marks were embedded with: whoever reads a mark needs the same one.
+"""Which models this home's marks need to be read again: stills' marks and keyed noise are read through the VAE.
 
-Kept as ``vaes.json`` in the home, one record per VAE, keyed by the digest of its weights.
+Kept as ``vaes.json`` in the home, one record per VAE and scheme, keyed by the digest of the VAE's weights.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class VaeRecord:
 
     digest: str
     model: str
+    scheme: str
     shapes: tuple[tuple[int, int, int], ...]  # (frames, height, width) in pixels, newest first
 
 
@@ -34,7 +35,12 @@ def known_vaes(home: Home) -> tuple[VaeRecord, ...]:
     try:
         data = json.loads(path.read_text("utf-8"))
         return tuple(
-            VaeRecord(str(r["digest"]), str(r["model"]), tuple((int(t), int(h), int(w)) for t, h, w in r["shapes"]))
+            VaeRecord(
+                str(r["digest"]),
+                str(r["model"]),
+                str(r["scheme"]),
+                tuple((int(t), int(h), int(w)) for t, h, w in r["shapes"]),
+            )
             for r in data["vaes"]
         )
     except FileNotFoundError:
@@ -46,19 +52,21 @@ def known_vaes(home: Home) -> tuple[VaeRecord, ...]:
         ) from error
 
 
-def remember_vae(home: Home, digest: str, model: str, shape: tuple[int, int, int]) -> None:
+def remember_vae(home: Home, digest: str, model: str, scheme: str, shape: tuple[int, int, int]) -> None:
     """Put a VAE and a clip shape first in the home's records; ConfigError if they cannot be written.
 
     Two processes that write at once may lose one *shape* of the two, never the file: it is replaced in one step.
     """
     known = known_vaes(home)
-    if known and (known[0].digest, known[0].model, known[0].shapes[:1]) == (digest, model, (shape,)):
+    if known and known[0] == VaeRecord(digest, model, scheme, (shape, *known[0].shapes[1:])):
         return
-    records = {r.digest: r for r in known}
-    old = records.pop(digest, None)
+    records = {(r.digest, r.scheme): r for r in known}
+    old = records.pop((digest, scheme), None)
     shapes = (shape, *(s for s in (old.shapes if old else ()) if s != shape))[:MAX_SHAPES]
-    fresh = [VaeRecord(digest, model, shapes), *records.values()]
-    body: Json = {"vaes": [{"digest": r.digest, "model": r.model, "shapes": r.shapes} for r in fresh]}
+    fresh = [VaeRecord(digest, model, scheme, shapes), *records.values()]
+    body: Json = {
+        "vaes": [{"digest": r.digest, "model": r.model, "scheme": r.scheme, "shapes": r.shapes} for r in fresh]
+    }
     path = _path(home)
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=".vaes", dir=path.parent)

@@ -9,7 +9,7 @@ out or could not run is a finding of its own and never counts as passed (ADR 000
 
  (1) the file is there and some of it can be decoded: else InputError, no verdict;
  (2) C2PA: a credential is there or not, intact or not, and signed by this home or by someone else;
- (3) mark: the blind extractor reads the frames under this home's watermark keys;
+ (3) mark: the blind extractors read the frames under this home's watermark keys;
  (4) ledger: the entry that credential or mark names is intact, lies under the signed checkpoint and fits the file;
      where the credential is gone, the manifest kept for that entry is validated in its place;
  (5) passive detector: a hint for people, which no verdict rests on;
@@ -19,20 +19,21 @@ out or could not run is a finding of its own and never counts as passed (ADR 000
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
-from safegen.settings import MARK_FRAMES, Home
+from safegen.settings import ISSUED_IDS, MARK_FRAMES, Home
 from safegen.types import Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
 
 if TYPE_CHECKING:
     from safegen.keys import KeyStore
     from safegen.ledger import Entry, Ledger
     from safegen.provenance.credential import Credential
+    from safegen.vaes import VaeRecord
     from safegen.watermark.base import Extraction, Extractor
 
 
@@ -84,7 +85,7 @@ class Verifier:
             readable.result()
         metadata = self._credential(path, keys)  # (2)
         clip = self._read(path)
-        mark = self._mark(clip, keys, key_problem)  # (3)
+        mark = self._mark(path, clip, keys, key_problem)  # (3)
         named = metadata.credential.content_id if metadata.ours and metadata.credential else None
         ledger, entry = self._ledger(path, named or mark.content_id, metadata, keys)  # (4)
         forensic = self._forensic(clip)  # (5)
@@ -132,7 +133,7 @@ class Verifier:
 
         return read_clip(path, max_frames=MARK_FRAMES, tolerant=True) if self._neural else None
 
-    def _mark(self, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str) -> _Mark:
+    def _mark(self, path: Path, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str) -> _Mark:
         if not keys:
             if self._home.keys.exists():
                 return _Mark(_not_run(Basis.WATERMARK, f"The mark was not looked for: {key_problem}."))
@@ -141,29 +142,26 @@ class Verifier:
         if clip is None:
             return _Mark(_not_run(Basis.WATERMARK, "The mark was not looked for: the neural parts were switched off."))
         try:
-            return self._extract(clip, keys)
+            return self._extract(path, clip, keys)
         except ImportError as error:
             return _Mark(_not_run(Basis.WATERMARK, f"The mark could not be looked for: {error.name} is not installed."))
         except SafegenError as error:
             return _Mark(_not_run(Basis.WATERMARK, f"The mark could not be looked for: {error}"))
 
-    def _extract(self, clip: Clip, keys: Sequence[KeyStore]) -> _Mark:
-        """Look for a mark of any of ``keys``: through every VAE that this home has used, then in the pixels."""
+    def _extract(self, path: Path, clip: Clip, keys: Sequence[KeyStore]) -> _Mark:
+        """Look for a mark of any of ``keys``: the clip mark in the whole file, then the others in its beginning."""
         from safegen.watermark.base import MarkStatus
 
         marks = list(dict.fromkeys(k.watermark_key for k in keys))  # stores set aside by `renew` share theirs
         best: Extraction | None = None
         unread: list[str] = []
-        for name, extractor in self._extractors(unread):
-            for done, key in enumerate(marks):
-                self._progress(f"reading the mark ({name})", done, len(marks))
-                found = extractor.extract_frames(clip.frames, key)
-                self._progress(f"reading the mark ({name})", done + 1, len(marks))
-                if best is None or _rank(found) > _rank(best):
-                    best = found
-                if found.status is MarkStatus.VERIFIED:
-                    break
-            if best is not None and best.status is MarkStatus.VERIFIED:
+        for name, read in self._readers(path, clip, marks, unread):
+            self._progress(f"reading the mark ({name})", 0, 1)
+            found = read()
+            self._progress(f"reading the mark ({name})", 1, 1)
+            if best is None or _rank(found) > _rank(best):
+                best = found
+            if found.status is MarkStatus.VERIFIED:
                 break
         evidence: dict[str, Json] = {"unread": list(unread), **({} if best is None else best.to_json())}
         if best is not None and best.status is MarkStatus.VERIFIED and best.payload is not None:
@@ -178,21 +176,49 @@ class Verifier:
             return _Mark(Finding(Basis.WATERMARK, Status.INCONCLUSIVE, summary, evidence))
         return _Mark(Finding(Basis.WATERMARK, Status.ABSENT, "No mark of this home was found.", evidence))
 
-    def _extractors(self, unread: list[str]) -> Iterator[tuple[str, Extractor]]:
-        """Yield the extractors to try; what cannot be loaded is named in ``unread``."""
-        from safegen.generators import resolve, vae_folder
-        from safegen.vaes import VaeRecord, known_vaes
+    def _readers(
+        self, path: Path, clip: Clip, marks: Sequence[bytes], unread: list[str]
+    ) -> Iterator[tuple[str, Callable[[], Extraction]]]:
+        """Yield the ways to read a mark, cheapest first; what cannot be loaded is named in ``unread``."""
+        from safegen.marking import PIXEL_SCHEME, STILL_FRAMES
+        from safegen.media import decode
         from safegen.watermark.base import make_extractor
+        from safegen.watermark.extraction import extract_stream
 
-        records = list(known_vaes(self._home))
-        if not any(r.model == "tiny" for r in records):
-            records.append(VaeRecord("", "tiny", ()))
-        for record in records:
+        def under_all(extractor: Extractor) -> Callable[[], Extraction]:
+            return lambda: max((extractor.extract_frames(clip.frames, key) for key in marks), key=_rank)
+
+        still = len(clip.frames) <= STILL_FRAMES
+        if not still:
+            yield "clip", lambda: extract_stream(decode(path, tolerant=True), marks, issued=self._issued())
+        for record in self._records(still):
             try:
-                yield record.model, make_extractor(vae=vae_folder(resolve(record.model)), shapes=record.shapes)
+                source = _reading_source(record)
+                yield record.model, under_all(make_extractor(record.scheme, vae=source, shapes=record.shapes))
             except SafegenError as error:
                 unread.append(f"{record.model}: {error}.")
-        yield "pixel", make_extractor("pixel")
+        yield PIXEL_SCHEME, under_all(make_extractor(PIXEL_SCHEME))
+
+    def _records(self, still: bool) -> list[VaeRecord]:
+        """The models through which this home's other marks are read: stills' for stills, keyed noise for clips."""
+        from safegen.marking import NOISE_SCHEME, STILL_SCHEME
+        from safegen.vaes import VaeRecord, known_vaes
+
+        wanted = STILL_SCHEME if still else NOISE_SCHEME
+        records = [r for r in known_vaes(self._home) if r.scheme == wanted]
+        if still and not any(r.model == "tiny" for r in records):
+            records.append(VaeRecord("", "tiny", STILL_SCHEME, ()))
+        return records
+
+    def _issued(self) -> list[ContentId]:
+        """Content ids that this home has marked lately: a damaged mark can be recognised as one of them."""
+        from safegen.ledger import Ledger
+
+        try:
+            with Ledger.open(self._home.ledger_url, create=False, read_only=True) as ledger:
+                return ledger.content_ids(ISSUED_IDS)
+        except LedgerError:
+            return []  # step (4) says so
 
     # -- (4) ledger ----------------------------------------------------------------------------------------------------
 
@@ -276,6 +302,15 @@ _FORENSIC: Mapping[str, tuple[Status, str]] = {
     "likely_camera": (Status.ABSENT, "The pictures' statistics show no signs of AI, which proves nothing."),
     "inconclusive": (Status.INCONCLUSIVE, "The pictures' statistics allow no statement."),
 }
+
+
+def _reading_source(record: VaeRecord) -> Any:
+    """What the scheme's extractor needs: the VAE's folder, or for keyed noise the whole pipeline."""
+    from safegen.generators import load, resolve, vae_folder
+    from safegen.marking import NOISE_SCHEME
+
+    ref = resolve(record.model)
+    return load(ref) if record.scheme == NOISE_SCHEME else vae_folder(ref)
 
 
 def _rank(found: Extraction) -> tuple[int, float]:

@@ -128,7 +128,7 @@ def conclude(
     ``issued``: the payload was not decoded but recognised among so many (``recognise``), which then are all the
     codewords that could have been found.
     """
-    codeword_bits = PAYLOAD_BITS if payload is None else CONTENT_BITS
+    codeword_bits: float = PAYLOAD_BITS if payload is None else CONTENT_BITS
     if issued:
         codeword_bits = math.log2(issued)
         evidence = {**evidence, "recognised_among": issued}

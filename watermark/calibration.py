@@ -37,28 +37,35 @@ _RGB = torch.tensor([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772
 
 
 def calibrate(
-    vae: Any, *, latents: Tensor | None = None, refine: int = 0, seed: int = 0, progress: Progress | None = None
+    vae: Any,
+    *,
+    latents: Tensor | None = None,
+    refine: int = 0,
+    seed: int = 0,
+    clips: int = CLIPS,
+    cells: int = CELLS,
+    progress: Progress | None = None,
 ) -> Profile:
     """Return the profile of ``vae``.
 
     ``latents`` [N, C, T, h, w], normalised, are of clips that the model drew; without them smooth random clips are
-    encoded. ``refine`` steps of the second stage. Raises WatermarkError for VAEs of an unknown family and for those
-    that do not answer to the pattern at all.
+    encoded. ``refine`` steps of the second stage. The first one looks at ``clips`` of ``cells`` x ``cells`` latent
+    cells. Raises WatermarkError for VAEs of an unknown family and for those that do not answer to the pattern at all.
     """
     if not reaches(vae):
         raise WatermarkError(
             f"{type(vae).__name__} is of no family whose latents are known", remedy="Use the pixel scheme."
         )
     tick = progress or (lambda _done, _total: None)
-    total = CLIPS + refine + 2
+    total = clips + refine + 2
     random = np.random.default_rng(seed)
     device = next(vae.parameters()).device
     cell, stride = strides(vae)
     layout = Layout("BCTHW", cell, stride)
     inputs, outputs = [], []
-    for n in range(CLIPS):
-        video = smooth_clip(random, layout.spans(LATENT_FRAMES)[-1][1], CELLS * cell).to(device)
-        drawn = _pattern(random, layout, (LATENT_FRAMES, CELLS, CELLS))
+    for n in range(clips):
+        video = smooth_clip(random, layout.spans(LATENT_FRAMES)[-1][1], cells * cell).to(device)
+        drawn = random_pattern(random, layout, (LATENT_FRAMES, cells, cells), LEVEL)
         with torch.no_grad():
             shown = (video + paint(drawn, video.shape[3:], layout).to(device) / 127.5).clamp(-1, 1)
             outputs.append((fastvae.encode(vae, shown) - fastvae.encode(vae, video)).cpu())
@@ -68,16 +75,16 @@ def calibrate(
     profile = Profile(weights_digest(vae), body, first, 1.0)
     hosts = latents
     if hosts is None:
-        clips = [smooth_clip(random, layout.spans(LATENT_FRAMES)[-1][1], CELLS * cell) for _ in range(8)]
+        drawn_clips = [smooth_clip(random, layout.spans(LATENT_FRAMES)[-1][1], cells * cell) for _ in range(8)]
         with torch.no_grad():
-            hosts = torch.cat([fastvae.encode(vae, c.to(device)).cpu() for c in clips])
+            hosts = torch.cat([fastvae.encode(vae, c.to(device)).cpu() for c in drawn_clips])
     if refine:
-        profile = _refine(vae, profile, hosts, layout, refine, random, lambda n: tick(CLIPS + n, total))
+        profile = _refine(vae, profile, hosts, layout, refine, random, lambda n: tick(clips + n, total))
     gain, share = _measure(vae, profile, hosts[:2], layout, random)
     tick(total, total)
     if not gain > 0:
         raise WatermarkError("the VAE does not draw the pattern", remedy="Use the pixel scheme for this pipeline.")
-    notes: dict[str, Json] = {"clips": CLIPS, "refine_steps": refine, "energy_in_the_pattern": round(share, 3)}
+    notes: dict[str, Json] = {"clips": clips, "refine_steps": refine, "energy_in_the_pattern": round(share, 3)}
     return Profile(profile.digest, profile.body, profile.first, gain, notes)
 
 
@@ -98,19 +105,20 @@ def paint(drawn: Tensor, size: Sequence[int], layout: Layout) -> Tensor:
     return torch.repeat_interleave(rgb, torch.tensor(lengths, device=rgb.device), dim=1)[None]
 
 
-def _pattern(random: np.random.Generator, layout: Layout, shape: tuple[int, int, int]) -> Tensor:
-    """One random pattern, [1, T, 3, 4h, 4w] in levels."""
+def random_pattern(random: np.random.Generator, layout: Layout, shape: tuple[int, int, int], level: float) -> Tensor:
+    """The pattern of a random mark over latents of ``shape`` (T, h, w): [1, T, 3, 4h, 4w], of RMS ``level``."""
     t, h, w = shape
     payload = Payload(ContentId(random.bytes(8).hex()))
     key = hashlib.sha256(random.bytes(32)).digest()
-    drawn = LEVEL * pattern_pictures(payload, key, layout.spans(t), SUBCELLS * h, SUBCELLS * w)
+    drawn = level * pattern_pictures(payload, key, layout.spans(t), SUBCELLS * h, SUBCELLS * w)
     return torch.from_numpy(drawn)[None]
 
 
 def _cells(drawn: Tensor) -> Tensor:
     b, t, _, height, width = drawn.shape
     h, w = height // SUBCELLS, width // SUBCELLS
-    return drawn.reshape(b, t, 3, h, SUBCELLS, w, SUBCELLS).permute(0, 2, 4, 6, 1, 3, 5).reshape(b, -1, t, h, w)
+    cells = drawn.reshape(b, t, 3, h, SUBCELLS, w, SUBCELLS).permute(0, 2, 4, 6, 1, 3, 5)
+    return cells.reshape(b, PATTERN_CHANNELS, t, h, w)
 
 
 def _fit(drawn: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,7 +154,7 @@ def _refine(
         level = (change.square().mean() / wanted.square().mean()).log()
         loss = -share.clamp(min=1e-3).log() + 0.02 * level.square()
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
         tick(step + 1)
@@ -157,7 +165,7 @@ def _draw(
     vae: Any, profile: Profile, host: Tensor, layout: Layout, random: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Decode one random pattern's latents: (what changed, what was wanted), RGB levels [1, 3, T, H, W]."""
-    drawn = _pattern(random, layout, tuple(host.shape[2:]))  # type: ignore[arg-type]
+    drawn = random_pattern(random, layout, tuple(host.shape[2:]), LEVEL)  # type: ignore[arg-type]
     with torch.no_grad():
         plain = fastvae.decode(vae, host)
     change = (fastvae.decode(vae, host + profile.shape_latents(drawn.to(host.device))) - plain) * 127.5

@@ -7,8 +7,9 @@ key; every decoding of keyed samples is one *hypothesis* that the p-value pays f
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -24,6 +25,12 @@ from safegen.watermark.reading import SHORT, Canvas
 MIN_FRAMES = 5
 SEARCH_FRAMES = 32
 """Frames that the search of places looks at; the payload is then read from all of them."""
+
+WINDOW_FRAMES = 128
+"""Frames of a long clip that are read together."""
+
+SECOND_FRAMES = 16
+"""An unmarked stretch this long is read once more."""
 
 PRESENT_Z = 5.0
 """A signpost this clear is looked into; a weaker one is not worth a decoding."""
@@ -62,8 +69,54 @@ def extract_frames(
 
 def read_canvas(fine: Canvas, key: bytes, *, look: bool = True, issued: Sequence[ContentId] = ()) -> Extraction:
     """``extract_frames`` for a canvas with search.FINE pixels along the short side."""
+    return _conclude(_look(fine, key, look=look, issued=issued))
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A stretch of frames, first to last, and how well it fits the payload found."""
+
+    first: int
+    last: int
+    statistic: float
+    content_id: ContentId | None  # None where the payload is not there
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "first": self.first,
+            "last": self.last,
+            "statistic": round(self.statistic, 2),
+            "marked": self.content_id is not None,
+            "content_id": self.content_id,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What one look at one canvas found. ``issued``: the payload was recognised among so many."""
+
+    statistic: float
+    payload: Payload | None
+    hypotheses: int
+    evidence: dict[str, Json]
+    segments: tuple[_Segment, ...] = ()
+    issued: int = 0
+    signpost: float = 0.0
+
+    def rank(self) -> tuple[bool, float]:
+        return self.payload is not None, self.statistic
+
+
+def _conclude(found: _Outcome) -> Extraction:
+    evidence = found.evidence
+    if found.segments:
+        evidence = {**evidence, "segments": [s.to_json() for s in found.segments]}
+    return conclude(pattern.SCHEME, found.statistic, found.payload, found.hypotheses, evidence, issued=found.issued)
+
+
+def _look(fine: Canvas, key: bytes, *, look: bool, issued: Sequence[ContentId] = ()) -> _Outcome:
     if len(fine) < MIN_FRAMES:
-        return conclude(pattern.SCHEME, 0.0, None, 1, {"frames": len(fine)})
+        return _Outcome(0.0, None, 1, {"frames": len(fine)})
     change = reading.moving(fine)
     tried: list[_Reading] = []
     for found in _readings(change, key, look):
@@ -77,8 +130,18 @@ def read_canvas(fine: Canvas, key: bytes, *, look: bool = True, issued: Sequence
         likeliest = max(recognised, key=lambda r: (r.payload is not None, r.statistic))
         if likeliest.payload is not None:
             best, known = likeliest, len(issued)
-    evidence = _evidence(change, best, key, fine.shape)
-    return conclude(pattern.SCHEME, best.statistic, best.payload, len(tried), evidence, issued=known)
+    evidence: dict[str, Json] = {
+        "frames": len(change),
+        "bit_agreement": round(best.agreement, 4),
+        "signpost": round(best.signpost, 2),
+        "moved": not np.array_equal(best.matrix, search.identity().matrix),
+        "resampled": bool((best.path != alignment.untouched(len(change))).any()),
+    }
+    segments: tuple[_Segment, ...] = ()
+    if best.payload is not None:
+        segments = tuple(_segments(change, best, best.payload, key))
+        evidence["corners"] = _corners(best.matrix, fine.shape)
+    return _Outcome(best.statistic, best.payload, len(tried), evidence, segments, known, best.signpost)
 
 
 def _readings(change: Canvas, key: bytes, look: bool) -> Iterator[_Reading]:
@@ -148,43 +211,26 @@ def _sums(samples: NDArray[np.float32], key: bytes) -> tuple[NDArray[np.float64]
     return placement.sums(samples), float(np.sqrt((samples[placement.signs != 0].astype(np.float64) ** 2).sum()))
 
 
-def _evidence(change: Canvas, found: _Reading, key: bytes, shape: tuple[int, ...]) -> dict[str, Json]:
-    evidence: dict[str, Json] = {
-        "frames": len(change),
-        "bit_agreement": round(found.agreement, 4),
-        "signpost": round(found.signpost, 2),
-        "moved": not np.array_equal(found.matrix, search.identity().matrix),
-        "resampled": bool((found.path != alignment.untouched(len(change))).any()),
-    }
-    if found.payload is not None:
-        evidence["segments"] = _segments(change, found, key)
-        evidence["corners"] = _corners(found.matrix, shape)
-    return evidence
-
-
-def _segments(change: Canvas, found: _Reading, key: bytes) -> Json:
-    """Where in time the mark is: [first frame, last frame, statistic] of every SEGMENT_FRAMES frames, and whether."""
-    assert found.payload is not None  # noqa: S101 - the caller's promise
-    word = pattern.codeword(found.payload, key).astype(np.float32)
+def _segments(change: Canvas, found: _Reading, payload: Payload, key: bytes) -> Iterator[_Segment]:
+    """Say for every SEGMENT_FRAMES frames whether the payload is there."""
+    word = pattern.codeword(payload, key).astype(np.float32)
     wanted = pattern.place(key).coefficients(word) + pattern.signpost()
     laid, corner = _lay(change, found.matrix)
     raw = reading.project(reading.even_out(laid), corner)
     scale = np.sqrt((raw**2).mean(axis=0)) + 1e-9
     flat = np.clip(raw / scale, -reading.CLIP, reading.CLIP) * reading.used_float()
-    out: list[Json] = []
     for start in range(0, len(change), SEGMENT_FRAMES):
         stop = min(start + SEGMENT_FRAMES, len(change))
-        frames = np.arange(start, stop)
-        mine = flat[frames].reshape(len(frames), -1)
-        theirs = wanted[found.path[frames]].reshape(len(frames), -1)
-        # Frames of one phase repeat the same signs, so their products add up coherently under chance too.
-        norm = math.sqrt(
-            sum(float((mine[found.path[frames] == k].sum(axis=0) ** 2).sum()) for k in set(found.path[frames]))
-        )
-        statistic = float((mine * theirs).sum()) / norm if norm > 0 else 0.0
-        out.append({"first": int(start), "last": int(stop - 1), "statistic": round(statistic, 2),
-                    "marked": statistic >= SEGMENT_Z})  # fmt: skip
-    return out
+        fit, power = 0.0, 0.0
+        # Frames of one phase repeat the same signs, and by chance alone they agree with each other too.
+        for phase in set(found.path[start:stop].tolist()):
+            frames = start + np.flatnonzero(found.path[start:stop] == phase)
+            together = flat[frames].sum(axis=0)
+            fit += float((together * wanted[phase]).sum())
+            power += float((together**2).sum())
+        statistic = fit / math.sqrt(power) if power > 0 else 0.0
+        there = statistic >= SEGMENT_Z
+        yield _Segment(start, stop - 1, statistic, payload.content_id if there else None)
 
 
 def _corners(matrix: search.Matrix, shape: tuple[int, ...]) -> Json:
@@ -193,6 +239,95 @@ def _corners(matrix: search.Matrix, shape: tuple[int, ...]) -> Json:
     corners = np.array([[[0, 0], [w, 0], [w, h], [0, h]]], np.float32)
     at = cv2.perspectiveTransform(corners, matrix)[0] / SHORT
     return [[round(float(x), 3), round(float(y), 3)] for x, y in at]
+
+
+def extract_stream(
+    frames: Iterable[NDArray[np.uint8]],
+    keys: Sequence[bytes],
+    *,
+    look: bool = True,
+    issued: Sequence[ContentId] = (),
+) -> Extraction:
+    """``extract_frames`` for clips of any length, frame by frame ([H, W, 3]), in bounded memory and under several keys.
+
+    The clip is read WINDOW_FRAMES at a time; stretches of a window that the first payload leaves unmarked are read
+    once more, for a second one. The search of moved pictures looks into the window with the clearest signpost alone.
+    """
+    best: _Outcome | None = None
+    clearest: tuple[float, int, Canvas] | None = None
+    segments: list[_Segment] = []
+    hypotheses, count = 0, 0
+    for canvas in _windows(frames):
+        signpost = 0.0
+        for found, first in _read_window(canvas, keys):
+            hypotheses += found.hypotheses
+            signpost = max(signpost, found.signpost)
+            best = found if best is None or found.rank() > best.rank() else best
+            segments = _merge(segments, _moved(found.segments, count + first))
+        if clearest is None or signpost > clearest[0]:
+            clearest = (signpost, count, canvas)
+        count += len(canvas)
+    if clearest is not None and (best is None or best.payload is None):
+        for key in keys:
+            found = _look(clearest[2], key, look=look, issued=issued)
+            hypotheses += found.hypotheses
+            if best is None or found.rank() > best.rank():
+                best, segments = found, _moved(found.segments, clearest[1])
+            if found.payload is not None:
+                break
+    if best is None:
+        return conclude(pattern.SCHEME, 0.0, None, 1, {"frames": 0})
+    evidence = best.evidence | {"frames": count}
+    return _conclude(replace(best, hypotheses=max(hypotheses, 1), evidence=evidence, segments=tuple(segments)))
+
+
+def _windows(frames: Iterable[NDArray[np.uint8]]) -> Iterator[Canvas]:
+    """Canvases of WINDOW_FRAMES frames; a rest that is too short to stand alone joins the last one."""
+    held: list[Canvas] = []
+    for frame in frames:
+        small = reading.to_canvas(frame[None], search.FINE)
+        if held and held[-1].shape != small.shape:  # the picture's size changes within the clip
+            yield np.concatenate(held)
+            held = []
+        held.append(small)
+        if len(held) == WINDOW_FRAMES + WINDOW_FRAMES // 4:
+            yield np.concatenate(held[:WINDOW_FRAMES])
+            held = held[WINDOW_FRAMES:]
+    if held:
+        yield np.concatenate(held)
+
+
+def _read_window(canvas: Canvas, keys: Sequence[bytes]) -> Iterator[tuple[_Outcome, int]]:
+    """What a window says under every key, then what its unmarked stretches say: (outcome, first frame)."""
+    for key in keys:
+        found = _look(canvas, key, look=False)
+        yield found, 0
+        if found.payload is None:
+            continue
+        for first, last in _unmarked(found.segments):
+            if last - first + 1 >= SECOND_FRAMES:
+                yield _look(canvas[first : last + 1], key, look=False), first
+        return
+
+
+def _unmarked(segments: Sequence[_Segment]) -> Iterator[tuple[int, int]]:
+    """Stretches of consecutive unmarked segments: (first frame, last frame)."""
+    for marked, group in itertools.groupby(segments, key=lambda s: s.content_id is not None):
+        stretch = list(group)
+        if not marked:
+            yield stretch[0].first, stretch[-1].last
+
+
+def _moved(segments: Iterable[_Segment], by: int) -> list[_Segment]:
+    return [replace(s, first=s.first + by, last=s.last + by) for s in segments]
+
+
+def _merge(old: list[_Segment], new: list[_Segment]) -> list[_Segment]:
+    """Put ``new`` segments in; where both speak of the same frames, the marked one stays."""
+    covered = [s for s in new if s.content_id is not None]
+    kept = [s for s in old if not any(c.first <= s.last and s.first <= c.last for c in covered) or s.content_id]
+    fresh = [s for s in new if s.content_id or not any(k.first <= s.last and s.first <= k.last for k in kept)]
+    return sorted(kept + fresh, key=lambda s: (s.first, s.last))
 
 
 class ClipExtractor:

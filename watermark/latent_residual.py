@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from safegen.errors import WatermarkError
@@ -27,13 +28,14 @@ PSNR = 42.0
 
 def pattern_pictures(
     payload: Payload, key: bytes, spans: Sequence[tuple[int, int]], height: int, width: int
-) -> NDArray32:
+) -> NDArray[np.float32]:
     """The pattern of a clip whose latent frames decode to the pixel frames ``spans``: [T, 3, height, width].
 
     One YUV picture per latent frame, the mean over its frames, sampled at ``height`` x ``width`` points; zero mean over
     the clip's frames and of root mean square 1.
     """
-    coefficients = pattern.place(key).coefficients(pattern.codeword(payload, key)) + pattern.signpost()
+    word = pattern.codeword(payload, key).astype(np.float32)
+    coefficients = pattern.place(key).coefficients(word) + pattern.signpost()
     share = np.zeros((len(spans), pattern.PHASES), np.float32)
     for latent_frame, (start, stop) in enumerate(spans):
         for frame in range(start, stop):
@@ -44,10 +46,8 @@ def pattern_pictures(
     pictures = np.einsum("tk,kcvu->tcvu", share, coefficients)
     drawn = np.einsum("vy,tcvu,ux->tcyx", rows, pictures, columns, optimize=True)
     power = float((frames / frames.sum()) @ (drawn**2).mean(axis=(1, 2, 3)))
-    return (drawn / np.sqrt(power)).astype(np.float32) if power > 0 else drawn
-
-
-NDArray32 = np.ndarray[Any, np.dtype[np.float32]]
+    scaled: NDArray[np.float32] = (drawn / max(np.sqrt(power), 1e-12)).astype(np.float32)
+    return scaled
 
 
 def embed_latents(

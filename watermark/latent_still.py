@@ -2,8 +2,8 @@
 
 The final latents are shaped so that the encoded picture's own latents read as our codeword.
 A pattern added blindly to latents is flattened by the decoder, so the residual is found by gradients through
-decode -> 8-bit rounding and a mild codec surrogate -> encode -> statistic (still_carrier.py), while the decoded clip stays
-close to the unmarked one. Reading needs one VAE encode and the key: no prompt, no original, no denoiser.
+decode -> 8-bit rounding and a mild codec surrogate -> encode -> statistic (still_carrier.py), while the decoded clip
+stays close to the unmarked one. Reading needs one VAE encode and the key: no prompt, no original, no denoiser.
 """
 
 from __future__ import annotations

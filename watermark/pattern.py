@@ -110,7 +110,7 @@ def phase_of(frame: int) -> int:
 
 @lru_cache(maxsize=64)
 def cosines(length: int, short: int, start: int = 0) -> NDArray[np.float32]:
-    """Cosines at ``length`` pixel centres from pixel ``start`` on, ``short`` to the short side: float32 [ORDER, length].
+    """Cosines at ``length`` pixel centres from ``start`` on, ``short`` to the short side: float32 [ORDER, length].
 
     Orthonormal over the short side (the rows of an orthonormal DCT-II where ``length == short``).
     """

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safegen.errors import WatermarkError
-from safegen.watermark.pattern import ORDER, PHASES, cosines, signpost, used
+from safegen.watermark.pattern import PHASES, cosines, signpost, used
 
 SHORT = 48
 """Canvas pixels along the short side: twice the finest cosine's needs."""

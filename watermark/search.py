@@ -183,7 +183,8 @@ def _spectrum(pictures: Canvas, scale: tuple[float, float]) -> NDArray[np.comple
     top, bottom, n = wide[:, :, : 2 * ORDER - 1], wide[:, :, 2 * ORDER - 1 :], ORDER
     real = top[..., :n] - bottom[..., n:]
     imaginary = top[..., n:] + bottom[..., :n]
-    return real + 1j * imaginary
+    amplitudes: NDArray[np.complex64] = real + 1j * imaginary
+    return amplitudes
 
 
 def _products(spectrum: NDArray[np.complex64]) -> NDArray[np.complex64]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from safegen.watermark.layouts import ClipShape
+
 StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 """diffusers' ``callback_on_step_end(pipe, step, timestep, {"latents": ...})``; may replace the latents."""
 
@@ -42,6 +44,7 @@ def sample(
     import torch
 
     from safegen.watermark import fastvae
+    from safegen.watermark.layouts import call_shape
 
     arguments = _arguments(pipe, call, prompt, negative_prompt, image, video, strength)
     arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
@@ -52,7 +55,7 @@ def sample(
         # No inference mode: an embedder in ``callback`` may need gradients with respect to the latents.
         with quiet(), torch.no_grad(), autocast(pipe):
             made = pipe(**arguments, output_type="latent" if wan else "np").frames
-            return decode_latents(pipe, made) if wan else _to_uint8(made[0])
+            return decode_latents(pipe, made, call_shape(pipe, call)) if wan else _to_uint8(made[0])
     except SafegenError:
         raise
     except torch.OutOfMemoryError as error:
@@ -70,7 +73,7 @@ def call_defaults(pipe: Any) -> dict[str, int]:
     parameters = inspect.signature(pipe.__call__).parameters
     wanted = ("height", "width", "num_frames", "num_inference_steps")
     values = {n: parameters[n].default for n in wanted if n in parameters}
-    denoiser = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
+    denoiser = next((d for d in (getattr(pipe, n, None) for n in ("transformer", "unet")) if d is not None), None)
     config: Mapping[str, Any] = {} if denoiser is None else denoiser.config
     stride: int = getattr(pipe, "vae_scale_factor_spatial", 0) or getattr(pipe, "vae_scale_factor", 8)
     for name, key, factor in (
@@ -152,16 +155,17 @@ def fit(frames: NDArray[np.uint8], height: int, width: int) -> list[Any]:
     return [ImageOps.fit(Image.fromarray(f), (width, height), Image.Resampling.LANCZOS) for f in frames]
 
 
-def decode_latents(pipe: Any, latents: Any) -> NDArray[np.uint8]:
+def decode_latents(pipe: Any, latents: Any, shape: ClipShape) -> NDArray[np.uint8]:
     """Return the frames, uint8 [T, H, W, 3], of one clip's final latents, of any family that the mark can reach.
 
+    ``shape`` is the clip that the pipeline was asked for.
     For Wan in one pass over the whole clip where its features fit ``WHOLE_CLIP_BYTES``, else chunk by chunk as
     diffusers does: the same numbers. GeneratorError if the latents are not finite.
     """
     import torch
 
     from safegen.watermark import fastvae
-    from safegen.watermark.latent_residual import unify
+    from safegen.watermark.layouts import Layout
 
     if not torch.isfinite(latents).all():
         raise GeneratorError(
@@ -171,7 +175,7 @@ def decode_latents(pipe: Any, latents: Any) -> NDArray[np.uint8]:
     latents = latents.to(vae.device, torch.float32)
     with torch.no_grad(), autocast(pipe):
         if not fastvae.is_wan(vae):
-            made = fastvae.decode(vae, unify(vae, latents))[0]
+            made = fastvae.decode(vae, Layout.of(vae, latents, shape).unify(latents))[0]
         elif _decode_bytes(vae, latents.shape) <= WHOLE_CLIP_BYTES:
             made = fastvae.decode(vae, latents)[0]
         else:

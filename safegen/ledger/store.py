@@ -19,7 +19,7 @@ from safegen.ledger.entry import COLUMNS, Entry, Event, EventKind, decode_leaf, 
 from safegen.ledger.models import checkpoints, entries, head, nodes
 from safegen.ledger.proof import TILE_LEVELS, InclusionProof, TreeReader, damaged
 from safegen.settings import LEDGER_BUSY_SECONDS
-from safegen.types import Json
+from safegen.types import ContentId, Json
 
 # Built once: SQLAlchemy finds the compiled form of a statement object much faster than that of an equal new one.
 _LOCK_HEAD = select(head).with_for_update()
@@ -205,6 +205,17 @@ class Ledger:
     def find_content(self, content_id: str) -> list[Entry]:
         """Return all entries about one clip, oldest first; LedgerDamagedError if a row contradicts its leaf."""
         return self._intact(select(entries).where(entries.c.content_id == content_id).order_by(entries.c.idx))
+
+    def content_ids(self, limit: int) -> list[ContentId]:
+        """The content ids of the latest ``limit`` generated assets, newest first. Unchecked: names, not proofs."""
+        query = (
+            select(entries.c.content_id)
+            .where(entries.c.kind == str(EventKind.GENERATED), entries.c.content_id.is_not(None))
+            .order_by(entries.c.idx.desc())
+            .limit(limit)
+        )
+        with reading(self._engine) as connection:
+            return [ContentId(value) for value in connection.execute(query).scalars()]
 
     def find_asset(self, sha256: str) -> list[Entry]:
         """Return all entries about one file by its SHA-256 (hex), oldest first; raises as ``find_content``."""

@@ -115,8 +115,6 @@ def main() -> None:
 
 def _on_one_line(text: str) -> str:
     """Lists of numbers on one line each."""
-    import re
-
     return re.sub(r"\[[-\d,\s]+\]", lambda m: re.sub(r"\s+", " ", m[0]).replace("[ ", "[").replace(" ]", "]"), text)
 
 

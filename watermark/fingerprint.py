@@ -1,0 +1,388 @@
+"""A fingerprint of what a clip shows, kept in the ledger beside its mark: a mark pasted elsewhere betrays itself.
+
+The fingerprint is the clip's lasting layout, the median over time of Y, Cb and Cr in 8x8 cells stretched over the whole
+picture, coded in 64 bytes. The mark itself averages to nothing over time, so it cannot carry a layout along. A suspect
+is laid on the place where its mark was found, so only what is still visible is compared, and as well as any plausible
+change of colour allows: a gain of light, a gain and a turn of colour, and clipping. What is left unexplained is the
+distance. docs/fingerprint.md has the measured error rates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from safegen.errors import WatermarkError
+from safegen.watermark import reading
+from safegen.watermark.reading import SHORT, Canvas
+from safegen.watermark.search import FINE, Matrix
+
+VERSION = 1
+SIZE = 64
+"""Bytes of a fingerprint; twice as many hex digits."""
+
+LUMA_LIMIT = 0.5
+CHROMA_LIMIT = 0.6
+"""Shares of a suspect's contrast (root mean square) that may be unexplained before it is called another clip."""
+
+FOREIGN = 0.2
+"""Share of the cells that a logo or a subtitle may cover: the worst are left out."""
+
+ROUNDS = 3
+ENOUGH = 12
+"""Cells (of 64) that must be seen to say anything."""
+
+MAX_FRAMES = 33
+CELLS = 8
+POINTS = 32
+"""Points per side that a suspect is laid on; a cell is the mean of those that are visible."""
+
+_LUMA_BITS = (0, 8, 7, 7, 6, 6, 5, 5, 4, 4, 4, 3, 3, 3, 3)
+_CHROMA_BITS = (7, 7, 6, 5, 4)
+"""Bits of a cosine by the sum of its two orders. The mean light is not kept: no comparison could use it."""
+
+_HEAD = 5
+_STEPS_PER_OCTAVE = 64  # of the aspect
+_SCALE = 8  # steps per octave of the quantiser's step
+_FLOOR = (3.0, 4.0)  # levels of luma and chroma that compression may leave in an even picture
+_LEEWAY = 0.35  # of the clip's own unrest: a trimmed clip has other medians
+_TINT = 0.3  # how reluctantly light is explained by colour (hue changes need it)
+_WHITE, _BLACK = 247.0, 4.0
+
+Cells = NDArray[np.float64]
+"""Y, Cb, Cr in 8-bit levels: [3, CELLS, CELLS], or [3, N] for those cells that are seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """SIZE bytes: version, aspect, unrest, two quantiser steps, then the coefficients."""
+
+    code: bytes
+
+    def __post_init__(self) -> None:
+        """WatermarkError unless the code is a well-formed fingerprint of this version."""
+        if len(self.code) != SIZE or self.code[0] != VERSION:
+            raise WatermarkError(
+                f"this is no content fingerprint of version {VERSION}",
+                remedy="The ledger entry may have been made by a newer safegen.",
+            )
+
+    def hex(self) -> str:
+        """As text: 2 * SIZE hex digits."""
+        return self.code.hex()
+
+    @classmethod
+    def from_hex(cls, text: str) -> Fingerprint:
+        """Read what ``hex`` wrote. Raises WatermarkError for anything else."""
+        try:
+            return cls(bytes.fromhex(text))
+        except (ValueError, TypeError) as error:
+            raise WatermarkError("a content fingerprint must be hex digits") from error
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of the clip in short sides."""
+        aspect = 2.0 ** ((self.code[1] - 128) / _STEPS_PER_OCTAVE)
+        return max(aspect, 1.0), max(1 / aspect, 1.0)
+
+    @property
+    def unrest(self) -> tuple[float, float]:
+        """How much luma and chroma cells leave their medians over time, root mean square in levels."""
+        return _from_log(self.code[2] >> 4), _from_log(self.code[2] & 15)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How a suspect compares. ``luma`` and ``chroma``: unexplained shares of its contrast, 0 (all explained) to 1.
+
+    ``seen`` is the share of the cells that could be compared. ``same`` is None where too few could.
+    """
+
+    luma: float
+    chroma: float
+    seen: float
+
+    @property
+    def distance(self) -> float:
+        """The worse of both, in units of its limit."""
+        return max(self.luma / LUMA_LIMIT, self.chroma / CHROMA_LIMIT)
+
+    @property
+    def same(self) -> bool | None:
+        """Whether this may be the clip of the fingerprint."""
+        return None if self.seen * CELLS**2 < ENOUGH else self.distance <= 1.0
+
+
+def fingerprint(frames: NDArray[np.uint8]) -> Fingerprint:
+    """Take the fingerprint of a whole clip, uint8 RGB ``[T, H, W, 3]``. Raises WatermarkError if it is no clip."""
+    canvas = reading.to_canvas(_some(frames), FINE)
+    small = np.stack([[_shrink(channel) for channel in picture] for picture in canvas]).astype(np.float64)
+    layout = _shrink_all(np.median(canvas, axis=0))
+    off = ((small - layout) ** 2).mean(axis=(0, 2, 3))
+    unrest = _to_log(math.sqrt(off[0])) << 4 | _to_log(math.sqrt(off[1] + off[2]))
+    aspect = round(_STEPS_PER_OCTAVE * math.log2(frames.shape[2] / frames.shape[1]))
+    waves = np.einsum("vy,cyx,ux->cvu", _basis(), layout, _basis()) / CELLS
+    head, bits = bytearray([VERSION, min(max(aspect, -128), 127) + 128, unrest]), ""
+    for channels, lengths in _zones():
+        values = np.stack([waves[c][lengths > 0] for c in channels])
+        widths = lengths[lengths > 0]
+        scale = math.ceil(_SCALE * math.log2(max((np.abs(values) / (2.0 ** (widths - 1) - 1)).max(), 2.0**-6)))
+        head.append(scale + 128)
+        levels = np.rint(values / 2 ** (scale / _SCALE)).astype(int) + 2 ** (widths - 1)
+        bits += "".join(f"{level:0{width}b}" for row in levels for level, width in zip(row, widths, strict=True))
+    return Fingerprint(bytes(head) + int(bits.ljust(8 * (SIZE - _HEAD), "0"), 2).to_bytes(SIZE - _HEAD, "big"))
+
+
+def compare(
+    kept: Fingerprint,
+    frames: NDArray[np.uint8],
+    *,
+    matrix: Matrix | None = None,
+    visible: NDArray[np.bool_] | None = None,
+) -> Match:
+    """Could ``frames``, uint8 RGB [T, H, W, 3], show the clip that ``kept`` was taken from?
+
+    ``matrix`` [3, 3] says where the mark was found (search.Alignment: pixels of the FINE canvas to the plane); None
+    means an unmoved picture, of any size. ``visible`` [H, W] leaves out what is known to be foreign. Raises
+    WatermarkError if the frames are no clip or ``visible`` has another size.
+    """
+    canvas = np.median(reading.to_canvas(_some(frames), FINE), axis=0)
+    shown = np.ones(canvas.shape[1:], np.float32)
+    if visible is not None:
+        if visible.shape != frames.shape[1:3]:
+            raise WatermarkError(f"visible must be {list(frames.shape[1:3])}, not {list(visible.shape)}")
+        size = (canvas.shape[2], canvas.shape[1])
+        shown = cv2.resize(visible.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return compare_layout(kept, canvas.astype(np.float32), shown, matrix)
+
+
+def compare_layout(
+    kept: Fingerprint, canvas: Canvas, shown: NDArray[np.float32], matrix: Matrix | None = None
+) -> Match:
+    """``compare`` for the median over time of a FINE canvas, [3, h, w], of which ``shown`` [h, w] is to be used."""
+    if matrix is not None:
+        shown = shown * _lit(canvas[0])
+    known, matches = _decode(kept), []
+    for place in _places(kept.size, canvas.shape[1:], matrix):
+        laid, mask = _lay(canvas, shown, place)
+        cells, share = _pool(laid, mask)
+        theirs, _ = _pool(known, mask)
+        white, _ = _pool((_rgb(laid).max(axis=0) >= _WHITE)[None], mask)
+        used = share >= 0.25
+        seen = float(used.mean())
+        if used.sum() < ENOUGH:
+            matches.append(Match(0.0, 0.0, seen))
+            continue
+        fits = _fits(theirs[:, used], cells[:, used], share[used], white[0][used] > 0.15, kept.unrest)
+        matches.append(Match(*min(fits, key=max), seen))
+    return min(matches, key=lambda m: (m.same is None, m.distance), default=Match(0.0, 0.0, 0.0))
+
+
+def matrix_of(corners: list[list[float]], height: int, width: int) -> Matrix:
+    """The matrix of an extraction whose evidence names ``corners``, for frames of that size."""
+    short = min(height, width)
+    w, h = max(1, round(width * FINE / short)), max(1, round(height * FINE / short))
+    there = np.array(corners, np.float32) * SHORT
+    return cv2.getPerspectiveTransform(np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32), there)
+
+
+# -- coding --------------------------------------------------------------------------------------------------------
+
+
+def _some(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    reading.check_frames(frames)
+    at = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES))
+    return frames[np.rint(at).astype(int)]
+
+
+def _shrink(picture: NDArray[np.floating]) -> NDArray[np.float32]:
+    return cv2.resize(picture.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+
+
+def _shrink_all(pictures: NDArray[np.floating]) -> Cells:
+    return np.stack([_shrink(p) for p in pictures]).astype(np.float64)
+
+
+def _to_log(level: float) -> int:
+    return min(15, max(0, math.ceil(2 * math.log2(max(level, 1e-9)) + 2)))
+
+
+def _from_log(code: int) -> float:
+    return float(2.0 ** ((code - 2) / 2)) if code else 0.0
+
+
+@lru_cache(maxsize=1)
+def _basis() -> NDArray[np.float64]:
+    """Orthonormal DCT-II, [CELLS, CELLS]."""
+    k, x = np.arange(CELLS)[:, None], (np.arange(CELLS) + 0.5) / CELLS
+    return np.cos(np.pi * k * x) * np.sqrt(np.where(k == 0, 1, 2) / CELLS)
+
+
+@lru_cache(maxsize=1)
+def _fine_basis() -> NDArray[np.float64]:
+    """The same cosines at POINTS points, [CELLS, POINTS], so that the means over the cells come out as coded."""
+    k, x = np.arange(CELLS)[:, None], (np.arange(POINTS) + 0.5) / POINTS
+    waves = np.cos(np.pi * k * x)
+    means = waves.reshape(CELLS, CELLS, -1).mean(axis=2)
+    cells = np.cos(np.pi * k * (np.arange(CELLS) + 0.5) / CELLS)
+    gain = (means * cells).sum(axis=1) / (cells**2).sum(axis=1)
+    return waves * np.where(k == 0, 1, math.sqrt(2)) / gain[:, None]
+
+
+def _zones() -> tuple[tuple[tuple[int, ...], NDArray[np.int64]], ...]:
+    """Channels and the bits of each cosine, [CELLS, CELLS]: first luma, then chroma."""
+    order = np.add.outer(np.arange(CELLS), np.arange(CELLS))
+    luma, chroma = (np.array([*b, *[0] * (2 * CELLS)], np.int64)[order] for b in (_LUMA_BITS, _CHROMA_BITS))
+    return ((0,), luma), ((1, 2), chroma)
+
+
+def _decode(kept: Fingerprint) -> NDArray[np.float64]:
+    """The layout at POINTS x POINTS points, [3, POINTS, POINTS]; luma without its mean."""
+    bits = f"{int.from_bytes(kept.code[_HEAD:], 'big'):0{8 * (SIZE - _HEAD)}b}"
+    waves, at = np.zeros((3, CELLS, CELLS)), 0
+    for (channels, lengths), scale in zip(_zones(), kept.code[3:_HEAD], strict=True):
+        for c in channels:
+            for v, u in zip(*np.nonzero(lengths), strict=True):
+                width = int(lengths[v, u])
+                waves[c, v, u] = (int(bits[at : at + width], 2) - 2 ** (width - 1)) * 2 ** ((scale - 128) / _SCALE)
+                at += width
+    return np.einsum("vy,cvu,ux->cyx", _fine_basis(), waves, _fine_basis())
+
+
+# -- places --------------------------------------------------------------------------------------------------------
+
+
+def _places(size: tuple[float, float], shape: tuple[int, ...], matrix: Matrix | None) -> list[Matrix]:
+    """Where a canvas [h, w] may lie on the kept picture: matrices to POINTS x POINTS.
+
+    The pattern repeats, mirrored, at every short side, so a place found by it is one of several: those count that cover
+    about as much of the picture as the best does.
+    """
+    h, w = shape
+    if matrix is None:
+        return [np.diag([POINTS / w, POINTS / h, 1.0])]
+    corners = np.array([[[0, 0], [w, 0], [w, h], [0, h]]], np.float64)
+    at = cv2.perspectiveTransform(corners, matrix)[0] / SHORT
+    if not np.isfinite(at).all() or np.abs(at).max() > 40:
+        return []
+    ways = [_mirrorings(at[:, axis].min(), at[:, axis].max(), size[axis]) for axis in (0, 1)]
+    places = []
+    for (turn_x, move_x), (turn_y, move_y) in product(*ways):
+        fold = np.array([[turn_x / SHORT, 0, move_x], [0, turn_y / SHORT, move_y], [0, 0, 1]])
+        places.append(np.diag([POINTS / size[0], POINTS / size[1], 1.0]) @ fold @ matrix)
+    return places
+
+
+def _mirrorings(low: float, high: float, length: float) -> list[tuple[int, int]]:
+    """The (sign, shift) that bring most of [low, high] onto [0, length]; the plane's period is 2."""
+    found = []
+    for sign, (start, stop) in ((1, (low, high)), (-1, (-high, -low))):
+        for shift in range(-42, 43, 2):
+            found.append((min(stop + shift, length) - max(start + shift, 0.0), sign, shift))
+    most = max(found)[0]
+    return [(sign, shift) for overlap, sign, shift in found if overlap > 0 and overlap >= 0.8 * most]
+
+
+def _lit(luma: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 within the picture, 0 in black borders and a little around them: where a picture was moved, they lie about."""
+    black = (luma < _BLACK).astype(np.uint8)
+    _, parts = cv2.connectedComponents(np.pad(black, 1, constant_values=1), connectivity=4)
+    border = (parts == parts[0, 0])[1:-1, 1:-1].astype(np.uint8)
+    return 1.0 - cv2.dilate(border, np.ones((7, 7), np.uint8)).astype(np.float32)
+
+
+def _lay(canvas: Canvas, shown: NDArray[np.float32], place: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The canvas on the kept picture, [3, POINTS, POINTS], and its visible points, [POINTS, POINTS] of 0 and 1."""
+    half, back = np.eye(3), np.eye(3)
+    half[:2, 2], back[:2, 2] = 0.5, -0.5  # cv2 counts from pixel centres
+    there = back @ place @ half
+    shrink = 1 / math.sqrt(max(abs(float(np.linalg.det(place[:2, :2]))), 1e-3))
+    if shrink > 1.2:
+        # Normalised, so that what is not shown does not bleed into what is.
+        weight = cv2.GaussianBlur(shown, (0, 0), 0.35 * shrink, borderType=cv2.BORDER_REPLICATE)
+        canvas = np.stack(
+            [cv2.GaussianBlur(p * shown, (0, 0), 0.35 * shrink, borderType=cv2.BORDER_REPLICATE) for p in canvas]
+        ) / np.maximum(weight, 1e-3)
+    size = (POINTS, POINTS)
+    laid = [cv2.warpPerspective(p, there, size, borderMode=cv2.BORDER_REPLICATE) for p in canvas.astype(np.float32)]
+    inside = cv2.warpPerspective(np.pad(shown, 1, mode="edge"), there @ _unpad(), size)
+    return np.stack(laid).astype(np.float64), (inside > 0.99).astype(np.float64)
+
+
+def _unpad() -> Matrix:
+    return np.array([[1.0, 0, -1], [0, 1, -1], [0, 0, 1]])
+
+
+def _pool(pictures: NDArray[np.generic], mask: NDArray[np.float64]) -> tuple[Cells, NDArray[np.float64]]:
+    """Means over the visible points of each cell, [N, CELLS, CELLS], and the share of them, [CELLS, CELLS]."""
+    side = POINTS // CELLS
+    count = mask.reshape(CELLS, side, CELLS, side).sum(axis=(1, 3))
+    total = (pictures * mask).reshape(len(pictures), CELLS, side, CELLS, side).sum(axis=(2, 4))
+    return total / np.maximum(count, 1), count / side**2
+
+
+# -- colour --------------------------------------------------------------------------------------------------------
+
+
+def _fits(
+    kept: Cells, found: Cells, weight: NDArray[np.float64], white: NDArray[np.bool_], unrest: tuple[float, float]
+) -> list[tuple[float, float]]:
+    """Unexplained (luma, chroma), with the colours fitted to all cells and, if there are enough, to unclipped ones."""
+    choices = [weight]
+    if white.any() and (~white).sum() >= ENOUGH:
+        choices.append(weight * ~white)
+    return [_unexplained(kept, found, weight, trusted, white, unrest) for trusted in choices]
+
+
+def _unexplained(
+    kept: Cells,
+    found: Cells,
+    weight: NDArray[np.float64],
+    trusted: NDArray[np.float64],
+    white: NDArray[np.bool_],
+    unrest: tuple[float, float],
+) -> tuple[float, float]:
+    """Fit to the ``trusted`` cells, leave the worst of all out, and again: (luma, chroma) of what is left."""
+    counted = weight / weight.sum()
+    for _ in range(ROUNDS):
+        basis = trusted * (counted > 0)
+        guess = _recolour(kept, found, basis / max(basis.sum(), 1e-9))
+        clipped = np.tensordot(reading._YUV.astype(np.float64), _rgb(guess).clip(0, 255), 1)
+        off = (np.where(white, clipped, guess) - found) ** 2
+        worst = np.argsort(-off.sum(axis=0))
+        out = np.cumsum(weight[worst]) <= FOREIGN * weight.sum()
+        counted = weight.copy()
+        counted[worst[out]] = 0.0
+        counted /= counted.sum()
+    light = float((counted * (found[0] - (counted * found[0]).sum()) ** 2).sum()) + _FLOOR[0] ** 2
+    colour = float((counted * (found[1] ** 2 + found[2] ** 2)).sum()) + _FLOOR[1] ** 2
+    left = (
+        max(float((counted * off[0]).sum()) - (_LEEWAY * unrest[0]) ** 2, 0.0),
+        max(float((counted * (off[1] + off[2])).sum()) - (_LEEWAY * unrest[1]) ** 2, 0.0),
+    )
+    return math.sqrt(min(left[0] / light, 1.0)), math.sqrt(min(left[1] / colour, 1.0))
+
+
+def _recolour(kept: Cells, found: Cells, weight: NDArray[np.float64]) -> Cells:
+    """The kept cells in the suspect's colours: light by a line (never falling), colour by a gain and a turn."""
+    mean = (weight * found[0]).sum()
+    known = (kept - (weight * kept).sum(axis=1, keepdims=True)).T
+    power = (known * weight[:, None]).T @ known
+    tied = power + np.diag([0.1, *[_TINT * power[0, 0] + 4.0] * 2])
+    aim = (known * weight[:, None]).T @ (found[0] - mean)
+    slope = np.linalg.solve(tied, aim)
+    if slope[0] < 0:
+        slope = np.array([0.0, *np.linalg.solve(tied[1:, 1:], aim[1:])])
+    colour, seen = kept[1] + 1j * kept[2], found[1] + 1j * found[2]
+    gain = (weight * colour.conj() * seen).sum() / ((weight * np.abs(colour) ** 2).sum() + 1.0)
+    return np.stack([mean + known @ slope, (gain * colour).real, (gain * colour).imag])
+
+
+def _rgb(yuv: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.tensordot(np.linalg.inv(reading._YUV.astype(np.float64)), yuv, 1)
