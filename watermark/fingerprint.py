@@ -189,7 +189,8 @@ def matrix_of(corners: list[list[float]], height: int, width: int) -> Matrix:
     short = min(height, width)
     w, h = max(1, round(width * FINE / short)), max(1, round(height * FINE / short))
     there = np.array(corners, np.float32) * SHORT
-    return cv2.getPerspectiveTransform(np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32), there)
+    matrix: Matrix = cv2.getPerspectiveTransform(np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32), there)
+    return matrix
 
 
 # -- coding --------------------------------------------------------------------------------------------------------
@@ -198,11 +199,13 @@ def matrix_of(corners: list[list[float]], height: int, width: int) -> Matrix:
 def _some(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     reading.check_frames(frames)
     at = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES))
-    return frames[np.rint(at).astype(int)]
+    some: NDArray[np.uint8] = frames[np.rint(at).astype(int)]
+    return some
 
 
 def _shrink(picture: NDArray[np.floating]) -> NDArray[np.float32]:
-    return cv2.resize(picture.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    small: NDArray[np.float32] = cv2.resize(picture.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    return small
 
 
 def _shrink_all(pictures: NDArray[np.floating]) -> Cells:
@@ -232,7 +235,8 @@ def _fine_basis() -> NDArray[np.float64]:
     means = waves.reshape(CELLS, CELLS, -1).mean(axis=2)
     cells = np.cos(np.pi * k * (np.arange(CELLS) + 0.5) / CELLS)
     gain = (means * cells).sum(axis=1) / (cells**2).sum(axis=1)
-    return waves * np.where(k == 0, 1, math.sqrt(2)) / gain[:, None]
+    basis: NDArray[np.float64] = waves * np.where(k == 0, 1, math.sqrt(2)) / gain[:, None]
+    return basis
 
 
 def _zones() -> tuple[tuple[tuple[int, ...], NDArray[np.int64]], ...]:
@@ -252,7 +256,8 @@ def _decode(kept: Fingerprint) -> NDArray[np.float64]:
                 width = int(lengths[v, u])
                 waves[c, v, u] = (int(bits[at : at + width], 2) - 2 ** (width - 1)) * 2 ** ((scale - 128) / _SCALE)
                 at += width
-    return np.einsum("vy,cvu,ux->cyx", _fine_basis(), waves, _fine_basis())
+    layout: NDArray[np.float64] = np.einsum("vy,cvu,ux->cyx", _fine_basis(), waves, _fine_basis())
+    return layout
 
 
 # -- places --------------------------------------------------------------------------------------------------------
@@ -294,7 +299,8 @@ def _lit(luma: NDArray[np.float32]) -> NDArray[np.float32]:
     black = (luma < _BLACK).astype(np.uint8)
     _, parts = cv2.connectedComponents(np.pad(black, 1, constant_values=1), connectivity=4)
     border = (parts == parts[0, 0])[1:-1, 1:-1].astype(np.uint8)
-    return 1.0 - cv2.dilate(border, np.ones((7, 7), np.uint8)).astype(np.float32)
+    wide: NDArray[np.float32] = cv2.dilate(border, np.ones((7, 7), np.uint8)).astype(np.float32)
+    return np.float32(1) - wide
 
 
 def _lay(canvas: Canvas, shown: NDArray[np.float32], place: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -319,7 +325,9 @@ def _unpad() -> Matrix:
     return np.array([[1.0, 0, -1], [0, 1, -1], [0, 0, 1]])
 
 
-def _pool(pictures: NDArray[np.generic], mask: NDArray[np.float64]) -> tuple[Cells, NDArray[np.float64]]:
+def _pool(
+    pictures: NDArray[np.float64] | NDArray[np.bool_], mask: NDArray[np.float64]
+) -> tuple[Cells, NDArray[np.float64]]:
     """Means over the visible points of each cell, [N, CELLS, CELLS], and the share of them, [CELLS, CELLS]."""
     side = POINTS // CELLS
     count = mask.reshape(CELLS, side, CELLS, side).sum(axis=(1, 3))
