@@ -48,9 +48,14 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 
 class MarkStatus(StrEnum):
-    """What extraction found: our payload; a mark by this key whose payload is damaged; nothing."""
+    """What extraction found: our payload; a mark by this key whose payload is damaged; nothing.
+
+    COPIED is no extractor's answer: it is what a payload amounts to once the pictures prove not to be its clip's
+    (fingerprint.py).
+    """
 
     VERIFIED = "verified"
+    COPIED = "copied"
     PRESENT = "present"
     NONE = "none"
 
