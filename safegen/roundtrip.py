@@ -9,7 +9,7 @@ was wanted: 1 if all of it came back, whatever noise came with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -95,7 +95,8 @@ class _Bench:
         self._random = np.random.default_rng(seed)
         self._device = next(vae.parameters()).device
         self._layout = Layout("BCTHW", *strides(vae))
-        self._t, self._h, self._w = self._size = tuple(hosts.shape[2:])
+        _, _, self._t, self._h, self._w = hosts.shape
+        self._size = (self._t, self._h, self._w)
         spectrum = hosts.transpose(0, 1).flatten(1)
         self._directions = torch.linalg.eigh(torch.cov(spectrum.double()))[1].flip(1).T.float()
         self._bands = [b for b in BANDS if b[1] <= SUBCELLS * min(self._h, self._w)]
@@ -312,10 +313,6 @@ def _kept(latents: Tensor, host: Tensor) -> dict[str, float]:
     back = latents - latents.mean(dim=(2, 3, 4), keepdim=True)
     energy = float(true.square().sum())
     return {"gain": float((true * back).sum()) / energy, "kept": 1 - float((back - true).square().sum()) / energy}
-
-
-def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
 
 
 def _slope(got: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
