@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from safegen.ledger import Ledger, Receipt
     from safegen.policies.engine import Engine
     from safegen.provenance.manifest import ManifestSpec
-    from safegen.watermark.base import Extraction
 
 Mode = Literal["text", "image", "video"]
 
@@ -241,17 +240,21 @@ class Run:
     # -- (4) and (5): the frames are judged, encoded, and the mark is read back ----------------------------------------
 
     def _finish(self, marking: Marking, sampled: NDArray[np.uint8], scratch: Scratch) -> _Marked:
+        from safegen.watermark.fingerprint import fingerprint
+
         for strength in marking.strengths:
             frames = marking.frames(sampled, strength)
             self._judge_frames(frames)
             with self._watch.stage("encode"):
                 self._write(frames, scratch.encoded)
             with self._watch.stage("read_mark"):
-                found = self._read_mark(marking, scratch.encoded)
+                encoded = self._read_encoded(scratch.encoded)
+                found = marking.read(encoded)
             self._watch.milliseconds["mark"] = 1000 * marking.seconds
             ours = found.payload is not None and found.payload.content_id == self._content_id
             if ours and (comfortable(found, marking.headroom) or strength == marking.strengths[-1]):
-                return _Marked(found.to_json() | {"strength": strength}, frames)
+                kept = fingerprint(encoded).hex()
+                return _Marked(found.to_json() | {"strength": strength, "fingerprint": kept}, frames)
         raise WatermarkError(
             "The mark could not be read back from the encoded clip, so the clip was not released.",
             remedy="Use another seed, more frames or a larger size: very small or flat clips cannot carry a mark.",
@@ -268,10 +271,10 @@ class Run:
             frames, self._source.fps, path, progress=lambda done: self._watch.progress("encoding", done, total)
         )
 
-    def _read_mark(self, marking: Marking, path: Path) -> Extraction:
+    def _read_encoded(self, path: Path) -> NDArray[np.uint8]:
         from safegen.media import read_clip
 
-        return marking.read(read_clip(path, max_frames=MARK_FRAMES).frames)
+        return read_clip(path, max_frames=MARK_FRAMES).frames
 
     # -- (6) and (7): signing, recording, releasing --------------------------------------------------------------------
 

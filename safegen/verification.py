@@ -9,7 +9,8 @@ out or could not run is a finding of its own and never counts as passed (ADR 000
 
  (1) the file is there and some of it can be decoded: else InputError, no verdict;
  (2) C2PA: a credential is there or not, intact or not, and signed by this home or by someone else;
- (3) mark: the blind extractors read the frames under this home's watermark keys;
+ (3) mark: the blind extractors read the frames under this home's watermark keys; where they name a clip, what is to be
+     seen is compared with the fingerprint that the ledger holds of it, since a mark can be copied;
  (4) ledger: the entry that credential or mark names is intact, lies under the signed checkpoint and fits the file;
      where the credential is gone, the manifest kept for that entry is validated in its place;
  (5) passive detector: a hint for people, which no verdict rests on;
@@ -19,22 +20,21 @@ out or could not run is a finding of its own and never counts as passed (ADR 000
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
-from safegen.settings import ISSUED_IDS, MARK_FRAMES, Home
+from safegen.mark_reading import Mark, MarkReader, not_run
+from safegen.settings import MARK_FRAMES, Home
 from safegen.types import Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
 
 if TYPE_CHECKING:
     from safegen.keys import KeyStore
     from safegen.ledger import Entry, Ledger
     from safegen.provenance.credential import Credential
-    from safegen.vaes import VaeRecord
-    from safegen.watermark.base import Extraction, Extractor
 
 
 def verify(
@@ -46,14 +46,6 @@ def verify(
     UnreadableMediaError is one) if there is no file that can be decoded.
     """
     return Verifier(home or Home.default(), neural=neural, progress=progress).verify(Path(path))
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """Outcome of step (3)."""
-
-    finding: Finding
-    content_id: ContentId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,92 +125,14 @@ class Verifier:
 
         return read_clip(path, max_frames=MARK_FRAMES, tolerant=True) if self._neural else None
 
-    def _mark(self, path: Path, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str) -> _Mark:
-        if not keys:
-            if self._home.keys.exists():
-                return _Mark(_not_run(Basis.WATERMARK, f"The mark was not looked for: {key_problem}."))
-            summary = "This home has no watermark key, so no file can carry its mark."
-            return _Mark(Finding(Basis.WATERMARK, Status.ABSENT, summary))
-        if clip is None:
-            return _Mark(_not_run(Basis.WATERMARK, "The mark was not looked for: the neural parts were switched off."))
-        try:
-            return self._extract(path, clip, keys)
-        except ImportError as error:
-            return _Mark(_not_run(Basis.WATERMARK, f"The mark could not be looked for: {error.name} is not installed."))
-        except SafegenError as error:
-            return _Mark(_not_run(Basis.WATERMARK, f"The mark could not be looked for: {error}"))
+    def _mark(self, path: Path, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str) -> Mark:
+        """Read the mark; where it names a clip, see whether that clip's pictures carry it."""
+        mark = MarkReader(self._home, self._progress).read(path, clip, keys, key_problem)
+        if clip is None or mark.content_id is None:
+            return mark
+        from safegen.copy_check import check_pictures
 
-    def _extract(self, path: Path, clip: Clip, keys: Sequence[KeyStore]) -> _Mark:
-        """Look for a mark of any of ``keys``: the clip mark in the whole file, then the others in its beginning."""
-        from safegen.watermark.base import MarkStatus
-
-        marks = list(dict.fromkeys(k.watermark_key for k in keys))  # stores set aside by `renew` share theirs
-        best: Extraction | None = None
-        unread: list[str] = []
-        for name, read in self._readers(path, clip, marks, unread):
-            self._progress(f"reading the mark ({name})", 0, 1)
-            found = read()
-            self._progress(f"reading the mark ({name})", 1, 1)
-            if best is None or _rank(found) > _rank(best):
-                best = found
-            if found.status is MarkStatus.VERIFIED:
-                break
-        evidence: dict[str, Json] = {"unread": list(unread), **({} if best is None else best.to_json())}
-        if best is not None and best.status is MarkStatus.VERIFIED and best.payload is not None:
-            content_id = best.payload.content_id
-            summary = f"The {best.scheme} mark names content id {content_id} (p <= {best.p_value:.1e})."
-            return _Mark(Finding(Basis.WATERMARK, Status.PASS, summary, evidence), content_id)
-        if best is not None and best.status is MarkStatus.PRESENT:
-            summary = "A mark of this home is there, but too damaged to name a clip."
-            return _Mark(Finding(Basis.WATERMARK, Status.INCONCLUSIVE, summary, evidence))
-        if unread:
-            summary = f"No mark was found, but not every kind could be looked for: {' '.join(unread)}"
-            return _Mark(Finding(Basis.WATERMARK, Status.INCONCLUSIVE, summary, evidence))
-        return _Mark(Finding(Basis.WATERMARK, Status.ABSENT, "No mark of this home was found.", evidence))
-
-    def _readers(
-        self, path: Path, clip: Clip, marks: Sequence[bytes], unread: list[str]
-    ) -> Iterator[tuple[str, Callable[[], Extraction]]]:
-        """Yield the ways to read a mark, cheapest first; what cannot be loaded is named in ``unread``."""
-        from safegen.marking import PIXEL_SCHEME, STILL_FRAMES
-        from safegen.media import decode
-        from safegen.watermark.base import make_extractor
-        from safegen.watermark.extraction import extract_stream
-
-        def under_all(extractor: Extractor) -> Callable[[], Extraction]:
-            return lambda: max((extractor.extract_frames(clip.frames, key) for key in marks), key=_rank)
-
-        still = len(clip.frames) <= STILL_FRAMES
-        if not still:
-            yield "clip", lambda: extract_stream(decode(path, tolerant=True), marks, issued=self._issued())
-        for record in self._records(still):
-            try:
-                source = _reading_source(record)
-                yield record.model, under_all(make_extractor(record.scheme, vae=source, shapes=record.shapes))
-            except SafegenError as error:
-                unread.append(f"{record.model}: {error}.")
-        yield PIXEL_SCHEME, under_all(make_extractor(PIXEL_SCHEME))
-
-    def _records(self, still: bool) -> list[VaeRecord]:
-        """The models through which this home's other marks are read: stills' for stills, keyed noise for clips."""
-        from safegen.marking import NOISE_SCHEME, STILL_SCHEME
-        from safegen.vaes import VaeRecord, known_vaes
-
-        wanted = STILL_SCHEME if still else NOISE_SCHEME
-        records = [r for r in known_vaes(self._home) if r.scheme == wanted]
-        if still and not any(r.model == "tiny" for r in records):
-            records.append(VaeRecord("", "tiny", STILL_SCHEME, ()))
-        return records
-
-    def _issued(self) -> list[ContentId]:
-        """Content ids that this home has marked lately: a damaged mark can be recognised as one of them."""
-        from safegen.ledger import Ledger
-
-        try:
-            with Ledger.open(self._home.ledger_url, create=False, read_only=True) as ledger:
-                return ledger.content_ids(ISSUED_IDS)
-        except LedgerError:
-            return []  # step (4) says so
+        return check_pictures(mark, path, clip, self._home)
 
     # -- (4) ledger ----------------------------------------------------------------------------------------------------
 
@@ -235,7 +149,7 @@ class Verifier:
         except LedgerDamagedError as error:
             return Finding(Basis.LEDGER, Status.FAIL, f"The ledger contradicts itself: {error}."), None
         except SafegenError as error:  # the ledger, or the manifest kept for its entry
-            return _not_run(Basis.LEDGER, f"The ledger could not be read: {error}."), None
+            return not_run(Basis.LEDGER, f"The ledger could not be read: {error}."), None
 
     def _look_up(
         self, ledger: Ledger, path: Path, content_id: ContentId, metadata: _Metadata, keys: Sequence[KeyStore]
@@ -278,15 +192,15 @@ class Verifier:
 
     def _forensic(self, clip: Clip | None) -> Finding:
         if clip is None:
-            return _not_run(Basis.FORENSIC, "The passive detector was switched off.")
+            return not_run(Basis.FORENSIC, "The passive detector was switched off.")
         try:
             from safegen.detectors import score
 
             found = score(clip.frames, clip.fps)
         except ImportError as error:
-            return _not_run(Basis.FORENSIC, f"The passive detector could not run: {error.name} is not installed.")
+            return not_run(Basis.FORENSIC, f"The passive detector could not run: {error.name} is not installed.")
         except SafegenError as error:
-            return _not_run(Basis.FORENSIC, f"The passive detector could not run: {error}")
+            return not_run(Basis.FORENSIC, f"The passive detector could not run: {error}")
         status, words = _FORENSIC[found.label]
         evidence: dict[str, Json] = {
             "label": found.label,
@@ -302,24 +216,6 @@ _FORENSIC: Mapping[str, tuple[Status, str]] = {
     "likely_camera": (Status.ABSENT, "The pictures' statistics show no signs of AI, which proves nothing."),
     "inconclusive": (Status.INCONCLUSIVE, "The pictures' statistics allow no statement."),
 }
-
-
-def _reading_source(record: VaeRecord) -> Any:
-    """What the scheme's extractor needs: the VAE's folder, or for keyed noise the whole pipeline."""
-    from safegen.generators import load, resolve, vae_folder
-    from safegen.marking import NOISE_SCHEME
-
-    ref = resolve(record.model)
-    return load(ref) if record.scheme == NOISE_SCHEME else vae_folder(ref)
-
-
-def _rank(found: Extraction) -> tuple[int, float]:
-    """Order extractions: payload before presence before nothing, then the smaller p-value."""
-    return (("none", "present", "verified").index(found.status), -found.p_value)
-
-
-def _not_run(basis: Basis, summary: str) -> Finding:
-    return Finding(basis, Status.NOT_RUN, summary.replace("..", "."))
 
 
 def _judge_credential(found: Credential) -> _Metadata:
@@ -387,7 +283,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _decide(metadata: _Metadata, mark: _Mark, ledger: Finding) -> VerdictKind:
+def _decide(metadata: _Metadata, mark: Mark, ledger: Finding) -> VerdictKind:
     """Combine the findings; ADR 0004 and docs/verdicts.md hold the table. The passive detector has no say."""
     credential, marked = metadata.credential, mark.finding.status
     if Status.FAIL in (metadata.finding.status, marked, ledger.status):

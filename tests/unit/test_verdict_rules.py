@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from safegen.mark_reading import Mark
 from safegen.provenance.credential import Credential, CredentialState
 from safegen.types import Basis, ContentId, Finding, Status, VerdictKind
-from safegen.verification import _decide, _judge_credential, _Mark
+from safegen.verification import _decide, _judge_credential
 
 ID, OTHER = ContentId("0123456789abcdef"), ContentId("fedcba9876543210")
 OURS = Credential(CredentialState.TRUSTED, content_id=ID, ai_generated=True)
@@ -34,6 +35,9 @@ PASS, FAIL, ABSENT, OPEN, NOT_RUN = Status.PASS, Status.FAIL, Status.ABSENT, Sta
         (OURS, NOT_RUN, None, PASS, "inconclusive"),
         (OURS, OPEN, None, PASS, "inconclusive"),
         (OURS, PASS, ID, NOT_RUN, "inconclusive"),
+        (OURS, FAIL, ID, PASS, "tampered"),
+        (NONE, FAIL, ID, PASS, "tampered"),
+        (FOREIGN_CAMERA, FAIL, ID, PASS, "tampered"),
         (NONE, PASS, ID, PASS, "recovered"),
         (FOREIGN_AI, PASS, ID, PASS, "recovered"),
         (UNREADABLE, PASS, ID, PASS, "recovered"),
@@ -50,7 +54,7 @@ PASS, FAIL, ABSENT, OPEN, NOT_RUN = Status.PASS, Status.FAIL, Status.ABSENT, Sta
 )
 def test_rule(credential: Credential, mark: Status, named: ContentId | None, ledger: Status, verdict: str) -> None:
     metadata = _judge_credential(credential)
-    found = _Mark(Finding(Basis.WATERMARK, mark, ""), named)
+    found = Mark(Finding(Basis.WATERMARK, mark, ""), named)
     assert _decide(metadata, found, Finding(Basis.LEDGER, ledger, "")) == VerdictKind(verdict)
 
 
