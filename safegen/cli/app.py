@@ -14,6 +14,7 @@ from safegen.cli import doctor as doctor_command
 from safegen.cli import generate as generate_command
 from safegen.cli import keys, ledger, policy
 from safegen.cli import verify as verify_command
+from safegen.cli import watermark as watermark_commands
 from safegen.cli.shell import JsonFlag
 from safegen.version import __version__
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(policy.app, name="policy")
 app.add_typer(keys.app, name="keys")
+app.add_typer(watermark_commands.app, name="watermark")
 
 
 def _print_version(wanted: bool) -> None:
