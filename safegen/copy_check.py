@@ -39,7 +39,11 @@ def check_pictures(mark: Mark, path: Path, clip: Clip, home: Home) -> Mark:
         match, why = None, str(error)
     evidence: dict[str, Json] = dict(mark.finding.evidence)
     if match is None or match.same is None:
-        evidence["pictures"] = {"same": None, "seen": match.seen if match else 0.0, "why": why or "too little is seen"}
+        evidence["pictures"] = {
+            "same": None,
+            "seen": round(match.seen, 3) if match else 0.0,
+            "why": why or "too little is seen",
+        }
         return replace(mark, finding=replace(mark.finding, evidence=evidence))
     evidence["pictures"] = {
         "same": match.same,
@@ -90,7 +94,7 @@ def _kept(content_id: ContentId, home: Home) -> str | None:
 
 
 def _marked_frames(extraction: Extraction, content_id: ContentId, path: Path, clip: Clip) -> NDArray[np.uint8] | None:
-    """Frames [T, H, W, 3] in which the mark was found, spread over at most MARK_FRAMES of them; None if there are none.
+    """Frames [T, H, W, 3] in which the mark was found, a few of the first MARK_FRAMES; None if there are none.
 
     Footage that others have spliced in carries no mark and is no matter of the fingerprint.
     """

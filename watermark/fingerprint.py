@@ -3,8 +3,8 @@
 The fingerprint is the clip's lasting layout, the median over time of Y, Cb and Cr in 8x8 cells stretched over the whole
 picture, coded in 64 bytes. The mark itself averages to nothing over time, so it cannot carry a layout along. A suspect
 is laid on the place where its mark was found, so only what is still visible is compared, and as well as any plausible
-change of colour allows: a gain of light, a gain and a turn of colour, and clipping. What is left unexplained is the
-distance. docs/fingerprint.md has the measured error rates.
+change of colour allows: a gain of light, a gain and a turn of colour. Where the suspect is overexposed it says nothing.
+What is left unexplained is the distance. docs/fingerprint.md has the measured error rates.
 """
 
 from __future__ import annotations
@@ -21,21 +21,17 @@ from numpy.typing import NDArray
 from safegen.errors import WatermarkError
 from safegen.watermark import reading
 from safegen.watermark.reading import SHORT, Canvas
+from safegen.watermark.recolouring import CHROMA_LIMIT, LUMA_LIMIT, Cells, unexplained
 from safegen.watermark.search import FINE, Matrix
 
 VERSION = 1
 SIZE = 64
 """Bytes of a fingerprint; twice as many hex digits."""
 
-LUMA_LIMIT = 0.5
-CHROMA_LIMIT = 0.6
-"""Shares of a suspect's contrast (root mean square) that may be unexplained before it is called another clip."""
+OVEREXPOSED = 0.15
+"""A cell with a larger share of white points is not looked at: what was there cannot be seen."""
 
-FOREIGN = 0.2
-"""Share of the cells that a logo or a subtitle may cover: the worst are left out."""
-
-ROUNDS = 3
-ENOUGH = 12
+ENOUGH = 16
 """Cells (of 64) that must be seen to say anything."""
 
 MAX_FRAMES = 33
@@ -50,13 +46,7 @@ _CHROMA_BITS = (7, 7, 6, 5, 4)
 _HEAD = 5
 _STEPS_PER_OCTAVE = 64  # of the aspect
 _SCALE = 8  # steps per octave of the quantiser's step
-_FLOOR = (3.0, 4.0)  # levels of luma and chroma that compression may leave in an even picture
-_LEEWAY = 0.35  # of the clip's own unrest: a trimmed clip has other medians
-_TINT = 0.3  # how reluctantly light is explained by colour (hue changes need it)
 _WHITE, _BLACK = 247.0, 4.0
-
-Cells = NDArray[np.float64]
-"""Y, Cb, Cr in 8-bit levels: [3, CELLS, CELLS], or [3, N] for those cells that are seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +164,13 @@ def compare_layout(
         cells, share = _pool(laid, mask)
         theirs, _ = _pool(known, mask)
         white, _ = _pool((_rgb(laid).max(axis=0) >= _WHITE)[None], mask)
-        used = share >= 0.25
+        used = (share >= 0.25) & (white[0] <= OVEREXPOSED)
         seen = float(used.mean())
         if used.sum() < ENOUGH:
             matches.append(Match(0.0, 0.0, seen))
             continue
-        fits = _fits(theirs[:, used], cells[:, used], share[used], white[0][used] > 0.15, kept.unrest)
-        matches.append(Match(*min(fits, key=max), seen))
+        left = unexplained(theirs[:, used], cells[:, used], share[used], kept.unrest)
+        matches.append(Match(*left, seen))
     return min(matches, key=lambda m: (m.same is None, m.distance), default=Match(0.0, 0.0, 0.0))
 
 
@@ -333,63 +323,6 @@ def _pool(
     count = mask.reshape(CELLS, side, CELLS, side).sum(axis=(1, 3))
     total = (pictures * mask).reshape(len(pictures), CELLS, side, CELLS, side).sum(axis=(2, 4))
     return total / np.maximum(count, 1), count / side**2
-
-
-# -- colour --------------------------------------------------------------------------------------------------------
-
-
-def _fits(
-    kept: Cells, found: Cells, weight: NDArray[np.float64], white: NDArray[np.bool_], unrest: tuple[float, float]
-) -> list[tuple[float, float]]:
-    """Unexplained (luma, chroma), with the colours fitted to all cells and, if there are enough, to unclipped ones."""
-    choices = [weight]
-    if white.any() and (~white).sum() >= ENOUGH:
-        choices.append(weight * ~white)
-    return [_unexplained(kept, found, weight, trusted, white, unrest) for trusted in choices]
-
-
-def _unexplained(
-    kept: Cells,
-    found: Cells,
-    weight: NDArray[np.float64],
-    trusted: NDArray[np.float64],
-    white: NDArray[np.bool_],
-    unrest: tuple[float, float],
-) -> tuple[float, float]:
-    """Fit to the ``trusted`` cells, leave the worst of all out, and again: (luma, chroma) of what is left."""
-    counted = weight / weight.sum()
-    for _ in range(ROUNDS):
-        basis = trusted * (counted > 0)
-        guess = _recolour(kept, found, basis / max(basis.sum(), 1e-9))
-        clipped = np.tensordot(reading._YUV.astype(np.float64), _rgb(guess).clip(0, 255), 1)
-        off = (np.where(white, clipped, guess) - found) ** 2
-        worst = np.argsort(-off.sum(axis=0))
-        out = np.cumsum(weight[worst]) <= FOREIGN * weight.sum()
-        counted = weight.copy()
-        counted[worst[out]] = 0.0
-        counted /= counted.sum()
-    light = float((counted * (found[0] - (counted * found[0]).sum()) ** 2).sum()) + _FLOOR[0] ** 2
-    colour = float((counted * (found[1] ** 2 + found[2] ** 2)).sum()) + _FLOOR[1] ** 2
-    left = (
-        max(float((counted * off[0]).sum()) - (_LEEWAY * unrest[0]) ** 2, 0.0),
-        max(float((counted * (off[1] + off[2])).sum()) - (_LEEWAY * unrest[1]) ** 2, 0.0),
-    )
-    return math.sqrt(min(left[0] / light, 1.0)), math.sqrt(min(left[1] / colour, 1.0))
-
-
-def _recolour(kept: Cells, found: Cells, weight: NDArray[np.float64]) -> Cells:
-    """The kept cells in the suspect's colours: light by a line (never falling), colour by a gain and a turn."""
-    mean = (weight * found[0]).sum()
-    known = (kept - (weight * kept).sum(axis=1, keepdims=True)).T
-    power = (known * weight[:, None]).T @ known
-    tied = power + np.diag([0.1, *[_TINT * power[0, 0] + 4.0] * 2])
-    aim = (known * weight[:, None]).T @ (found[0] - mean)
-    slope = np.linalg.solve(tied, aim)
-    if slope[0] < 0:
-        slope = np.array([0.0, *np.linalg.solve(tied[1:, 1:], aim[1:])])
-    colour, seen = kept[1] + 1j * kept[2], found[1] + 1j * found[2]
-    gain = (weight * colour.conj() * seen).sum() / ((weight * np.abs(colour) ** 2).sum() + 1.0)
-    return np.stack([mean + known @ slope, (gain * colour).real, (gain * colour).imag])
 
 
 def _rgb(yuv: NDArray[np.float64]) -> NDArray[np.float64]:
