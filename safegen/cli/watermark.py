@@ -42,9 +42,11 @@ def calibrate(
 ) -> None:
     """Measure the profile of a model's VAE and keep it in the home, in place of an older one of the same weights."""
     with command(as_json=as_json):
+        from safegen.generators import resolve, vae_folder
+
+        folder = vae_folder(resolve(model))  # a wrong name shows before anything heavy is loaded
         import torch
 
-        from safegen.generators import resolve, vae_folder
         from safegen.generators.loading import quiet
         from safegen.profiles import describe, store
         from safegen.watermark import fastvae
@@ -52,7 +54,7 @@ def calibrate(
 
         home, start = Home.default(), time.perf_counter()
         with quiet():
-            vae = fastvae.load_vae(vae_folder(resolve(model)))
+            vae = fastvae.load_vae(folder)
         if torch.cuda.is_available():
             vae.to("cuda")
         with Bars() as bars:

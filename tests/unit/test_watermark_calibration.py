@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from safegen.watermark.calibration import calibrate, random_pattern
 from safegen.watermark.layouts import Layout, strides
 from safegen.watermark.profile import Profile, file_name, find, weights_digest
 from tests import families
+from tests.linear_vae import AutoencoderKLHunyuanVideo, Silent, Uneven
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CLEAN, RESIZED, CROPPED = attacks()[0], attacks()[4], attacks()[6]
@@ -38,32 +38,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-class AutoencoderKLHunyuanVideo(torch.nn.Module):
-    """A lossless linear VAE: a cell's 48 latents are its 4x4 RGB pixels; four frames have one mean, the first its own.
-
-    Named after a family whose layout safegen knows, for it goes by the class's name.
-    """
-
-    spatial_compression_ratio, temporal_compression_ratio = 4, 4
-
-    def __init__(self, level: float = 1.0) -> None:
-        super().__init__()
-        self.config = {"latent_channels": 48, "scaling_factor": 1.0}
-        self.level = torch.nn.Parameter(torch.tensor(level))
-        self.encoder = torch.nn.Sequential()
-
-    def encode(self, video: Tensor) -> SimpleNamespace:
-        b, _, frames, height, width = video.shape
-        late = video[:, :, 1:].reshape(b, 3, (frames - 1) // 4, 4, height, width).mean(dim=3)
-        flat = torch.cat([video[:, :, :1], late], dim=2).transpose(1, 2)
-        cells = nnf.pixel_unshuffle(flat, 4).transpose(1, 2) / self.level
-        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: cells, mean=cells))
-
-    def decode(self, latents: Tensor) -> SimpleNamespace:
-        video = nnf.pixel_shuffle(self.level * latents.transpose(1, 2), 4).transpose(1, 2)
-        return SimpleNamespace(sample=torch.cat([video[:, :, :1], video[:, :, 1:].repeat_interleave(4, dim=2)], dim=2))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +70,8 @@ def small(digest: str = "ab" * 32, gain: float = 1.5) -> Profile:
     """A profile of two channels."""
     generator = torch.Generator().manual_seed(1)
     body, first = (torch.randn(2, 48, n, 3, 3, generator=generator) for n in (3, 2))
-    return Profile(digest, body, first, gain, {"clips": 2})
+    preview = torch.randn(3, generator=generator)
+    return Profile(digest=digest, body=body, first=first, gain=gain, preview=preview, notes={"clips": 2})
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
@@ -118,6 +93,16 @@ def test_the_filter_of_a_linear_vae_is_found(linear: Any, linear_profile: Profil
     frames = torch.tensor([1.0, 4, 4, 4])
     rms = float((levels.square().mean(dim=(0, 2, 3, 4)) @ frames / frames.sum()).sqrt())
     assert linear_profile.gain == pytest.approx(rms / 2, rel=0.1)
+
+
+def test_the_preview_of_a_linear_vae_is_its_luma(linear: Any, linear_profile: Profile) -> None:
+    clip = roundtrip.sample_hosts(linear, 1, cells=6, latent_frames=3, seed=9)
+    shown = torch.einsum("bcthw,c->bthw", clip, linear_profile.preview[:-1]) + linear_profile.preview[-1]
+    with torch.no_grad():
+        video = (fastvae.decode(linear, clip).clamp(-1, 1) + 1) * 127.5
+    luma = torch.einsum("c,bcthw->bthw", torch.tensor([0.299, 0.587, 0.114]), video)
+    cells = nnf.avg_pool2d(luma, 4)[:, [0, 1, 5]]  # the frames of a latent frame are all alike
+    assert torch.allclose(shown, cells, atol=2)
 
 
 def test_a_louder_decoder_needs_smaller_latents(linear_profile: Profile) -> None:
@@ -148,13 +133,6 @@ def test_refining_mends_what_the_encoder_does_not_tell() -> None:
     assert shares[1] > shares[0] + 0.02
 
 
-class Uneven(AutoencoderKLHunyuanVideo):
-    """Its decoder adds to every channel what its encoder knows nothing of: most of the one before."""
-
-    def decode(self, latents: Tensor) -> SimpleNamespace:
-        return super().decode(latents + 0.8 * latents.roll(1, dims=1))
-
-
 def test_measuring_twice_gives_the_same(wan: Any, wan_profile: Profile) -> None:
     again = calibrate(wan, clips=3, cells=6)
     assert torch.equal(again.body, wan_profile.body)
@@ -169,16 +147,6 @@ def test_unknown_families_and_silent_decoders_are_refused(wan: Any) -> None:
         calibrate(Silent().requires_grad_(False), clips=2)
 
 
-class Silent(AutoencoderKLHunyuanVideo):
-    """Its decoder draws the same grey whatever it is given."""
-
-    def decode(self, latents: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(sample=0 * super().decode(latents).sample)
-
-
-Uneven.__name__ = Silent.__name__ = AutoencoderKLHunyuanVideo.__name__
-
-
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +157,7 @@ def test_a_profile_comes_back_from_its_file(tmp_path: Path) -> None:
     assert (again.digest, again.gain, again.notes) == (profile.digest, profile.gain, profile.notes)
     assert torch.equal(again.body, profile.body.half().float())
     assert torch.equal(again.first, profile.first.half().float())
+    assert torch.equal(again.preview, profile.preview)
 
 
 def _metadata(**changes: Any) -> dict[str, str]:
@@ -197,7 +166,8 @@ def _metadata(**changes: Any) -> dict[str, str]:
 
 
 def _tensors(**changes: Tensor) -> dict[str, Tensor]:
-    return {"body": torch.zeros(2, 48, 3, 3, 3), "first": torch.zeros(2, 48, 2, 3, 3)} | changes
+    sound = {"body": torch.zeros(2, 48, 3, 3, 3), "first": torch.zeros(2, 48, 2, 3, 3), "preview": torch.zeros(3)}
+    return sound | changes
 
 
 DAMAGED: dict[str, Any] = {
@@ -211,6 +181,7 @@ DAMAGED: dict[str, Any] = {
     "gain_no_number": (_tensors(), _metadata(gain="loud")),
     "notes_no_object": (_tensors(), _metadata(notes=7)),
     "one_tensor_missing": ({"body": torch.zeros(2, 48, 3, 3, 3)}, _metadata()),
+    "preview_of_another_vae": (_tensors(preview=torch.zeros(17)), _metadata()),
     "wrong_shape": (_tensors(first=torch.zeros(3, 48, 2, 3, 3)), _metadata()),
     "not_finite": (_tensors(body=torch.full((2, 48, 3, 3, 3), torch.nan)), _metadata()),
 }

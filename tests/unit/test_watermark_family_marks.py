@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor
 
 from safegen.errors import WatermarkError
@@ -25,6 +26,7 @@ from safegen.watermark.latent_residual import PSNR, LatentEmbedder, embed_latent
 from safegen.watermark.layouts import Layout, call_shape
 from safegen.watermark.payload import Payload
 from safegen.watermark.profile import SUBCELLS, Profile, find, weights_digest
+from safegen.watermark.visibility import weights
 from tests import families
 from tests.families import BUILDERS
 from tests.marked_clips import KEY, OTHER_PAYLOAD, PAYLOAD
@@ -54,7 +56,9 @@ def some_profile(channels: int) -> Profile:
     """A filter like no other, about as strong as measured ones are."""
     generator = torch.Generator().manual_seed(4)
     body, first = (0.02 * torch.randn(channels, 48, n, 3, 3, generator=generator) for n in (3, 2))
-    return Profile("00" * 32, body, first, 1.5)
+    preview = torch.zeros(channels + 1)
+    preview[-1] = 127  # all clips look grey: the pattern is equally visible everywhere
+    return Profile(digest="00" * 32, body=body, first=first, gain=1.5, preview=preview)
 
 
 @dataclass
@@ -73,14 +77,19 @@ class Made:
         return self.layout.unify(self.embedder.marked).float() - self.layout.unify(self.embedder.clean).float()
 
 
-def mark(name: str, dtype: torch.dtype = torch.float32, swap: bool = False, **options: Any) -> Made:
+def mark(
+    name: str, dtype: torch.dtype = torch.float32, swap: bool = False, preview: Tensor | None = None, **options: Any
+) -> Made:
     case = families.build(name, dtype)
     if name in LONGER:
         case.call["num_frames"] = LONGER[name]
     shape = call_shape(case.pipe, case.call)
     clips = 1 if name == "ltx_condition" else 2
     payloads = tuple(reversed(PAYLOADS))[:clips] if swap else PAYLOADS[:clips]
-    embedder = LatentEmbedder(payloads, KEY, some_profile(case.latents[0]), shape, **options)
+    profile = some_profile(case.latents[0])
+    if preview is not None:
+        profile = replace(profile, preview=preview[: case.latents[0] + 1])
+    embedder = LatentEmbedder(payloads, KEY, profile, shape, **options)
     output = case.pipe(
         **case.call,
         output_type="pt" if name == "ltx_condition" else "latent",  # that one hands out a slice of its latents
@@ -91,8 +100,11 @@ def mark(name: str, dtype: torch.dtype = torch.float32, swap: bool = False, **op
     return Made(embedder, Layout.of(case.pipe.vae, embedder.clean, shape), output.frames, payloads)
 
 
-def wanted_change(made: Made, strength: float = 1.0) -> Tensor:
-    """The profile's answer to each payload's pattern, at the level that the strength asks for."""
+def wanted_change(made: Made, strength: float = 1.0, weights: Tensor | None = None) -> Tensor:
+    """The profile's answer to each payload's pattern, at the level that the strength asks for.
+
+    ``weights`` [B, T, h, w] say how strong it may be where.
+    """
     profile = made.embedder.profile
     assert made.embedder.clean is not None
     _, _, frames, rows, columns = made.layout.unify(made.embedder.clean).shape
@@ -101,7 +113,11 @@ def wanted_change(made: Made, strength: float = 1.0) -> Tensor:
         level * pattern_pictures(p, KEY, made.layout.spans(frames), SUBCELLS * rows, SUBCELLS * columns)
         for p in made.payloads
     ]
-    return profile.shape_latents(torch.from_numpy(np.stack(drawn)).float())
+    pattern = torch.from_numpy(np.stack(drawn)).float()
+    if weights is not None:
+        fine = nnf.interpolate(weights, pattern.shape[-2:], mode="bilinear", align_corners=False)
+        pattern = pattern * fine[:, :, None]
+    return profile.shape_latents(pattern)
 
 
 @pytest.mark.parametrize("name", CLIPS)
@@ -117,6 +133,15 @@ def test_latents_change_by_the_profiles_answer_to_each_clips_pattern(name: str) 
     if made.layout.lead:  # what the pipeline drops before decoding stays as it was
         lead = made.layout.lead
         assert torch.equal(made.embedder.marked[:, :lead], made.embedder.clean[:, :lead])
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_the_pattern_is_weighted_by_what_each_clip_shows(name: str) -> None:
+    made = mark(name, preview=30 * torch.randn(64, generator=torch.Generator().manual_seed(6)))
+    seen = weights(made.layout.unify(made.embedder.clean), made.embedder.profile.preview)
+    assert float(seen.std()) > 0.05
+    assert torch.allclose(made.change(), wanted_change(made, weights=seen), atol=1e-4)
+    assert not torch.allclose(made.change(), wanted_change(made), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", [n for n in CLIPS if n != "ltx_condition"])
