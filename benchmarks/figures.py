@@ -1,6 +1,6 @@
-"""Write README's figures from the committed results, so that no figure there is typed by hand.
+"""Write README's and the documents' figures from the committed results, so that no figure there is typed by hand.
 
-python benchmarks/figures.py          # rewrites the section of README.md between its markers
+python benchmarks/figures.py          # rewrites the sections between the markers
 """
 
 from __future__ import annotations
@@ -97,11 +97,48 @@ def render() -> str:
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
+def round_trip() -> str:
+    """The part of the round trip's table that the clip mark lives by."""
+    data = result("watermark/results/roundtrip.json")
+    found, about = data["result"], data["profile"]
+    attacks = list(found["natural"])
+
+    def wanted(row: Any) -> bool:
+        return row["group"] == "mark" or row["name"].endswith("changing") or row["name"] == "direction 1"
+
+    lines = [
+        f"{found['clips']} clips that the embedded model drew (`{data['command']}`, {data['date']}, "
+        f"{data['machine']}); gain of its profile {about['gain']:.2f}, share of the energy in the pattern "
+        f"{about['notes']['energy_in_the_pattern']:.0%}. Gains, pixels / latents:",
+        "",
+        "| change | drawn | share | PSNR, dB | " + " | ".join(attacks) + " |",
+        "|---|" + "---:|" * (3 + len(attacks)),
+    ]
+    for row in filter(wanted, found["rows"]):
+        drawn = ["", ""] if row["group"] == "white" else [f"{row['drawn']:.2f}", f"{row['share']:.2f}"]
+        gains = [f"{row['canvas'][a]:.2f} / {row['latents'][a]:.2f}" for a in attacks]
+        name = f"white, {row['name']}" if row["group"] == "white" else row["name"]
+        lines.append("| " + " | ".join([name, *drawn, f"{row['psnr']:.1f}", *gains]) + " |")
+    own = [f"– / {found['natural'][a]['gain']:.2f}" for a in attacks]
+    lines.append("| " + " | ".join(["the clips' own latents", "", "", "", *own]) + " |")
+    linear = ", ".join(f"{gain:.3f} at {level}" for level, gain in found["linearity"].items())
+    alike = ", ".join(f"{share:.0%} ({name})" for name, share in found["invariance"].items())
+    lines += [
+        "",
+        f"*Linearity*: the mark's gain, relative to the smallest level, is {linear} levels. *Invariance*: of an "
+        f"impulse's response {alike} is the same at all places of all clips.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+DOCUMENTS = {"README.md": render, "docs/watermark-calibration.md": round_trip}
+
+
 def main() -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text("utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{render()}\n{END}{after}", "utf-8")
+    for name, figures in DOCUMENTS.items():
+        text = (ROOT / name).read_text("utf-8")
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        (ROOT / name).write_text(f"{before}{BEGIN}\n{figures()}\n{END}{after}", "utf-8")
 
 
 if __name__ == "__main__":
