@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from safegen.errors import WatermarkError
-from safegen.types import ContentId, Json
+from safegen.types import Json
 from safegen.watermark import ecc
-from safegen.watermark.payload import CONTENT_BITS, PAYLOAD_BITS, Payload, from_bits, pack, to_bits, unpack
+from safegen.watermark.payload import CONTENT_BITS, PAYLOAD_BITS, Payload, from_bits, unpack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,13 +127,16 @@ def conclude(
     evidence: Mapping[str, Json],
     *,
     issued: int = 0,
+    placements: int = 1,
 ) -> Extraction:
     """Turn the best alignment's statistic and payload (or None) into an Extraction by the rules above.
+
+    ``placements``: in how many ways the scheme may lay one payload; where a payload is known, so is its placement.
 
     ``issued``: the payload was not decoded but recognised among so many (``recognise``), which then are all the
     codewords that could have been found.
     """
-    codeword_bits: float = PAYLOAD_BITS if payload is None else CONTENT_BITS
+    codeword_bits = PAYLOAD_BITS + math.log2(placements) if payload is None else float(CONTENT_BITS)
     if issued:
         codeword_bits = math.log2(issued)
         evidence = {**evidence, "recognised_among": issued}
@@ -171,25 +174,18 @@ def decide(sums: NDArray[np.float64], norm: float, key: bytes, list_size: int) -
     return float(sums @ word) / norm, found, agreement
 
 
-def recognise(
-    sums: NDArray[np.float64], norm: float, key: bytes, issued: Sequence[ContentId]
-) -> tuple[float, Payload | None]:
-    """Of the payloads ``issued`` under ``key``, return the one that fits best and its statistic, or (0, None).
+def recognise(statistics: NDArray[np.float64]) -> int | None:
+    """Of the payloads known to be issued, given each one's statistic: the index of the one that is there, or None.
 
     For marks too weak to decode: naming one of a few thousand known payloads takes far less evidence than naming one
     of 2**64. It must be above the threshold for that many codewords and clearly ahead of the second best.
     """
-    if not issued or not norm > 0:
-        return 0.0, None
-    payloads = [Payload(content_id) for content_id in issued]
-    words = ecc.encode_many(np.stack([to_bits(pack(p, key)) for p in payloads]))
-    statistics = words.astype(np.float64) @ sums / norm
+    if not len(statistics):
+        return None
     order = np.argsort(-statistics)
     best = float(statistics[order[0]])
     ahead = len(order) == 1 or best - float(statistics[order[1]]) >= RECOGNITION_MARGIN
-    if best >= threshold(1, math.log2(len(issued))) and ahead:
-        return best, payloads[int(order[0])]
-    return 0.0, None
+    return int(order[0]) if ahead and best >= threshold(1, math.log2(len(statistics))) else None
 
 
 def make_extractor(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ LEVEL = 2.0
 """Root mean square of the patterns that are tried, in 8-bit levels."""
 
 RIDGE = 1e-3
-REFINE_RATE = 3e-4
+REFINE_RATE = 1e-3
+"""Of the second stage, relative to the filter's own root mean square."""
+
 _RGB = torch.tensor([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]])
 
 
@@ -72,20 +75,23 @@ def calibrate(
         inputs.append(drawn)
         tick(n + 1, total)
     body, first = _fit(torch.cat(inputs), torch.cat(outputs))
-    profile = Profile(weights_digest(vae), body, first, 1.0)
     hosts = latents
     if hosts is None:
         drawn_clips = [smooth_clip(random, layout.spans(LATENT_FRAMES)[-1][1], cells * cell) for _ in range(8)]
         with torch.no_grad():
             hosts = torch.cat([fastvae.encode(vae, c.to(device)).cpu() for c in drawn_clips])
+    profile = Profile(weights_digest(vae), body, first, 1.0, _preview(vae, hosts[:8], layout))
+    gain, share = _measure(vae, profile, hosts[:2], layout, seed)
     if refine:
-        profile = _refine(vae, profile, hosts, layout, refine, random, lambda n: tick(clips + n, total))
-    gain, share = _measure(vae, profile, hosts[:2], layout, random)
+        refined = _refine(vae, profile, hosts, layout, refine, random, lambda n: tick(clips + n, total))
+        better_gain, better_share = _measure(vae, refined, hosts[:2], layout, seed)
+        if better_share > share:
+            profile, gain, share = refined, better_gain, better_share
     tick(total, total)
     if not gain > 0:
         raise WatermarkError("the VAE does not draw the pattern", remedy="Use the pixel scheme for this pipeline.")
     notes: dict[str, Json] = {"clips": clips, "refine_steps": refine, "energy_in_the_pattern": round(share, 3)}
-    return Profile(profile.digest, profile.body, profile.first, gain, notes)
+    return replace(profile, gain=gain, notes=notes)
 
 
 def smooth_clip(random: np.random.Generator, frames: int, side: int) -> Tensor:
@@ -137,7 +143,26 @@ def _solve(features: Tensor, answers: Tensor, frames: int) -> Tensor:
     b = answers.permute(0, 2, 3, 4, 1).reshape(-1, c).double()
     gram = a.T @ a
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.solve(gram + ridge, a.T @ b).T.reshape(c, PATTERN_CHANNELS, frames, 3, 3).float()
+    solved: Tensor = torch.linalg.solve(gram + ridge, a.T @ b)
+    return solved.T.reshape(c, PATTERN_CHANNELS, frames, 3, 3).float()
+
+
+def _preview(vae: Any, hosts: Tensor, layout: Layout) -> Tensor:
+    """Least squares of the decoded cells' mean luma on their latents: ``Profile.preview``."""
+    features, answers = [], []
+    for host in hosts:
+        with torch.no_grad():
+            video = fastvae.decode(vae, host[None].to(next(vae.parameters()).device)).float().cpu()
+        luma = torch.einsum("c,cthw->thw", torch.tensor([0.299, 0.587, 0.114]), (video[0].clamp(-1, 1) + 1) * 127.5)
+        cells = nnf.adaptive_avg_pool2d(luma[None], tuple(host.shape[2:]))[0]
+        answers.append(torch.stack([cells[a:b].mean(0) for a, b in layout.spans(host.shape[1])]).flatten())
+        flat = host.float().cpu().permute(1, 2, 3, 0).reshape(-1, len(host))
+        features.append(torch.cat([flat, torch.ones(len(flat), 1)], dim=1))
+    a, b = torch.cat(features).double(), torch.cat(answers).double()
+    gram = a.T @ a
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    fitted: Tensor = torch.linalg.solve(gram + ridge, a.T @ b)
+    return fitted.float()
 
 
 def _refine(
@@ -145,11 +170,12 @@ def _refine(
 ) -> Profile:
     """Raise the share of the decoded change's energy that is the pattern."""
     body, first = profile.body.clone().requires_grad_(True), profile.first.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([body, first], lr=REFINE_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, REFINE_RATE, total_steps=steps + 1, pct_start=0.1)
+    rate = REFINE_RATE * float(profile.body.square().mean().sqrt())
+    optimiser = torch.optim.Adam([body, first], lr=rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.1)
     for step in range(steps):
         host = hosts[int(random.integers(len(hosts)))][None].to(next(vae.parameters()).device)
-        change, wanted = _draw(vae, Profile(profile.digest, body, first, 1.0), host, layout, random)
+        change, wanted = _draw(vae, replace(profile, body=body, first=first), host, layout, random)
         share = (change * wanted).sum() / (change.square().sum() * wanted.square().sum()).sqrt()
         level = (change.square().mean() / wanted.square().mean()).log()
         loss = -share.clamp(min=1e-3).log() + 0.02 * level.square()
@@ -158,7 +184,7 @@ def _refine(
         optimiser.step()
         schedule.step()
         tick(step + 1)
-    return Profile(profile.digest, body.detach(), first.detach(), 1.0)
+    return replace(profile, body=body.detach(), first=first.detach())
 
 
 def _draw(
@@ -172,10 +198,9 @@ def _draw(
     return change, paint(drawn, plain.shape[3:], layout).to(host.device)
 
 
-def _measure(
-    vae: Any, profile: Profile, hosts: Tensor, layout: Layout, random: np.random.Generator
-) -> tuple[float, float]:
+def _measure(vae: Any, profile: Profile, hosts: Tensor, layout: Layout, seed: int) -> tuple[float, float]:
     """The profile's gain, and the share of the change's energy that is the pattern."""
+    random = np.random.default_rng(seed)
     gains, shares = [], []
     with torch.no_grad():
         for host in hosts:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safegen.types import ContentId, Json
-from safegen.watermark import alignment, pattern, reading, search
+from safegen.watermark import alignment, ecc, pattern, reading, search
 from safegen.watermark.base import LIST_SIZE, Extraction, conclude, decide, recognise
-from safegen.watermark.payload import Payload, check_key
+from safegen.watermark.payload import Payload, check_key, pack, to_bits
 from safegen.watermark.reading import SHORT, Canvas
 
 MIN_FRAMES = 5
@@ -29,11 +29,17 @@ SEARCH_FRAMES = 32
 WINDOW_FRAMES = 128
 """Frames of a long clip that are read together."""
 
+PART_FRAMES = 32
+"""A window that says nothing is looked at in parts of so many frames, each starting in the middle of the last."""
+
 SECOND_FRAMES = 16
 """An unmarked stretch this long is read once more."""
 
 PRESENT_Z = 5.0
 """A signpost this clear is looked into; a weaker one is not worth a decoding."""
+
+NONCE_TRIES = 3
+"""How many of the key's placements are decoded in one reading; what they cost the p-value is counted for all."""
 
 COARSE_Z = 4.8
 SEGMENT_FRAMES = 8
@@ -50,6 +56,7 @@ class _Reading:
     signpost: float
     path: NDArray[np.int64]
     matrix: search.Matrix
+    issued: int = 0  # the payload was recognised among so many
 
 
 def extract_frames(
@@ -111,7 +118,10 @@ def _conclude(found: _Outcome) -> Extraction:
     evidence = found.evidence
     if found.segments:
         evidence = {**evidence, "segments": [s.to_json() for s in found.segments]}
-    return conclude(pattern.SCHEME, found.statistic, found.payload, found.hypotheses, evidence, issued=found.issued)
+    return conclude(
+        pattern.SCHEME, found.statistic, found.payload, found.hypotheses, evidence,
+        issued=found.issued, placements=pattern.NONCES,
+    )  # fmt: skip
 
 
 def _look(fine: Canvas, key: bytes, *, look: bool, issued: Sequence[ContentId] = ()) -> _Outcome:
@@ -124,12 +134,10 @@ def _look(fine: Canvas, key: bytes, *, look: bool, issued: Sequence[ContentId] =
         if found.payload is not None:
             break
     best = max(tried, key=lambda r: (r.payload is not None, r.statistic))
-    known = 0
     if best.payload is None and issued:
-        recognised = [_recognise(change, reading_, key, issued) for reading_ in tried]
-        likeliest = max(recognised, key=lambda r: (r.payload is not None, r.statistic))
-        if likeliest.payload is not None:
-            best, known = likeliest, len(issued)
+        known = list(dict.fromkeys(issued))
+        recognised = [_recognise(change, attempt, key, known) for attempt in tried]
+        best = max((*recognised, best), key=lambda r: (r.payload is not None, r.statistic))
     evidence: dict[str, Json] = {
         "frames": len(change),
         "bit_agreement": round(best.agreement, 4),
@@ -139,9 +147,9 @@ def _look(fine: Canvas, key: bytes, *, look: bool, issued: Sequence[ContentId] =
     }
     segments: tuple[_Segment, ...] = ()
     if best.payload is not None:
-        segments = tuple(_segments(change, best, best.payload, key))
+        segments = _segments(change, best, best.payload, key)
         evidence["corners"] = _corners(best.matrix, fine.shape)
-    return _Outcome(best.statistic, best.payload, len(tried), evidence, segments, known, best.signpost)
+    return _Outcome(best.statistic, best.payload, len(tried), evidence, segments, best.issued, best.signpost)
 
 
 def _readings(change: Canvas, key: bytes, look: bool) -> Iterator[_Reading]:
@@ -185,52 +193,79 @@ def _lay(pictures: Canvas, matrix: search.Matrix) -> tuple[Canvas, tuple[int, in
 
 
 def _read(change: Canvas, key: bytes, path: NDArray[np.int64], place: search.Alignment) -> _Reading:
-    blank = _Reading(0.0, None, 0.0, 0.0, path, place.matrix)
-    samples, _ = _samples(change, blank)
-    sums, norm = _sums(samples, key)
-    if not norm > 0:
-        return blank
-    statistic, payload, agreement = decide(sums, norm, key, LIST_SIZE)
+    samples = _samples(change, path, place.matrix)
+    statistic, payload, agreement = _decode(samples, key)
     return _Reading(statistic, payload, agreement, reading.signpost_fit(samples), path, place.matrix)
 
 
-def _recognise(change: Canvas, how: _Reading, key: bytes, issued: Sequence[ContentId]) -> _Reading:
-    sums, norm = _sums(_samples(change, how)[0], key)
-    statistic, payload = recognise(sums, norm, key, issued)
-    return replace(how, statistic=statistic, payload=payload)
-
-
-def _samples(change: Canvas, how: _Reading) -> tuple[NDArray[np.float32], tuple[int, int]]:
-    laid, corner = _lay(reading.by_phase(change, how.path), how.matrix)
-    return reading.whiten(reading.project(reading.even_out(laid), corner)), corner
-
-
-def _sums(samples: NDArray[np.float32], key: bytes) -> tuple[NDArray[np.float64], float]:
-    """Correlation sums of the coded bits, and the norm of the samples in them."""
+def _decode(samples: NDArray[np.float32], key: bytes) -> tuple[float, Payload | None, float]:
+    """Decode under the nonces whose sums stand out most: (statistic, payload or None, agreeing signs' share)."""
     placement = pattern.place(key)
-    return placement.sums(samples), float(np.sqrt((samples[placement.signs != 0].astype(np.float64) ** 2).sum()))
+    norm = placement.norm(samples)
+    if not norm > 0:
+        return 0.0, None, 0.0
+    sums = placement.sums(samples)
+    tried = []
+    for nonce in np.argsort(-(sums**2).sum(axis=1), kind="stable")[:NONCE_TRIES]:
+        statistic, payload, agreement = decide(sums[nonce], norm, key, LIST_SIZE)
+        if payload is not None and pattern.nonce_of(payload.content_id, key) == nonce:
+            return statistic, payload, agreement
+        tried.append((statistic, agreement))
+    statistic, agreement = max(tried)
+    return statistic, None, agreement
 
 
-def _segments(change: Canvas, found: _Reading, payload: Payload, key: bytes) -> Iterator[_Segment]:
-    """Say for every SEGMENT_FRAMES frames whether the payload is there."""
-    word = pattern.codeword(payload, key).astype(np.float32)
-    wanted = pattern.place(key).coefficients(word) + pattern.signpost()
+def _recognise(change: Canvas, how: _Reading, key: bytes, issued: Sequence[ContentId]) -> _Reading:
+    """The same reading, judged by the payloads that are known to be issued."""
+    samples, placement = _samples(change, how.path, how.matrix), pattern.place(key)
+    norm = placement.norm(samples)
+    if not norm > 0:
+        return how
+    payloads = [Payload(content_id) for content_id in issued]
+    words = ecc.encode_many(np.stack([to_bits(pack(p, key)) for p in payloads]))
+    nonces = [pattern.nonce_of(content_id, key) for content_id in issued]
+    statistics = np.einsum("nb,nb->n", words, placement.sums(samples)[nonces]) / norm
+    found = recognise(statistics)
+    if found is None:
+        return how
+    return replace(how, statistic=float(statistics[found]), payload=payloads[found], issued=len(issued))
+
+
+def _samples(change: Canvas, path: NDArray[np.int64], matrix: search.Matrix) -> NDArray[np.float32]:
+    laid, corner = _lay(reading.by_phase(change, path), matrix)
+    return reading.whiten(reading.project(reading.even_out(laid), corner))
+
+
+def _segments(change: Canvas, found: _Reading, payload: Payload, key: bytes) -> tuple[_Segment, ...]:
+    """Say for every SEGMENT_FRAMES frames whether the payload is there.
+
+    A payload may be read before its frames' phases are known everywhere, so the followed phases are tried too.
+    """
     laid, corner = _lay(change, found.matrix)
+    followed = alignment.follow(reading.signpost_scores(laid, corner))[0]
+    wanted = pattern.coefficients(payload, key) * (pattern.signpost() == 0)
     raw = reading.project(reading.even_out(laid), corner)
     scale = np.sqrt((raw**2).mean(axis=0)) + 1e-9
-    flat = np.clip(raw / scale, -reading.CLIP, reading.CLIP) * reading.used_float()
-    for start in range(0, len(change), SEGMENT_FRAMES):
-        stop = min(start + SEGMENT_FRAMES, len(change))
+    flat = np.clip(raw / scale, -reading.CLIP, reading.CLIP) * (np.abs(wanted).max(axis=0) > 0)
+    maps = [_segment_map(flat, path, wanted, payload.content_id) for path in (found.path, followed)]
+    return max(maps, key=lambda m: sum(s.statistic for s in m if s.content_id is not None))
+
+
+def _segment_map(
+    flat: NDArray[np.float32], path: NDArray[np.int64], wanted: NDArray[np.float32], content_id: ContentId
+) -> tuple[_Segment, ...]:
+    out = []
+    for start in range(0, len(flat), SEGMENT_FRAMES):
+        stop = min(start + SEGMENT_FRAMES, len(flat))
         fit, power = 0.0, 0.0
         # Frames of one phase repeat the same signs, and by chance alone they agree with each other too.
-        for phase in set(found.path[start:stop].tolist()):
-            frames = start + np.flatnonzero(found.path[start:stop] == phase)
-            together = flat[frames].sum(axis=0)
+        for phase in set(path[start:stop].tolist()):
+            together = flat[start:stop][path[start:stop] == phase].sum(axis=0) * (wanted[phase] != 0)
             fit += float((together * wanted[phase]).sum())
             power += float((together**2).sum())
         statistic = fit / math.sqrt(power) if power > 0 else 0.0
-        there = statistic >= SEGMENT_Z
-        yield _Segment(start, stop - 1, statistic, payload.content_id if there else None)
+        out.append(_Segment(start, stop - 1, statistic, content_id if statistic >= SEGMENT_Z else None))
+    return tuple(out)
 
 
 def _corners(matrix: search.Matrix, shape: tuple[int, ...]) -> Json:
@@ -276,7 +311,7 @@ def extract_stream(
             if found.payload is not None:
                 break
     if best is None:
-        return conclude(pattern.SCHEME, 0.0, None, 1, {"frames": 0})
+        return _conclude(_Outcome(0.0, None, 1, {"frames": 0}))
     evidence = best.evidence | {"frames": count}
     return _conclude(replace(best, hypotheses=max(hypotheses, 1), evidence=evidence, segments=tuple(segments)))
 
@@ -298,16 +333,29 @@ def _windows(frames: Iterable[NDArray[np.uint8]]) -> Iterator[Canvas]:
 
 
 def _read_window(canvas: Canvas, keys: Sequence[bytes]) -> Iterator[tuple[_Outcome, int]]:
-    """What a window says under every key, then what its unmarked stretches say: (outcome, first frame)."""
+    """What a window says under every key, then what parts of it say: (outcome, first frame)."""
     for key in keys:
         found = _look(canvas, key, look=False)
         yield found, 0
-        if found.payload is None:
-            continue
-        for first, last in _unmarked(found.segments):
-            if last - first + 1 >= SECOND_FRAMES:
-                yield _look(canvas[first : last + 1], key, look=False), first
+        if found.payload is not None:
+            for first, last in _unmarked(found.segments):
+                if last - first + 1 >= SECOND_FRAMES:
+                    yield _look(canvas[first : last + 1], key, look=False), first
+            return
+    for first in _promising(canvas):
+        for key in keys:
+            yield _look(canvas[first : first + PART_FRAMES], key, look=False), first
+
+
+def _promising(canvas: Canvas) -> Iterator[int]:
+    """First frames of the parts of a window whose signpost is clear: a short marked stretch drowns in a long window."""
+    if len(canvas) <= PART_FRAMES:
         return
+    for first in range(0, len(canvas) - PART_FRAMES // 2, PART_FRAMES // 2):
+        change = reading.moving(canvas[first : first + PART_FRAMES])
+        samples = _samples(change, _follow(change, search.identity()), search.identity().matrix)
+        if reading.signpost_fit(samples) >= PRESENT_Z:
+            yield first
 
 
 def _unmarked(segments: Sequence[_Segment]) -> Iterator[tuple[int, int]]:

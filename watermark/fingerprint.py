@@ -3,7 +3,7 @@
 The fingerprint is the clip's lasting layout, the median over time of Y, Cb and Cr in 8x8 cells stretched over the whole
 picture, coded in 64 bytes. The mark itself averages to nothing over time, so it cannot carry a layout along. A suspect
 is laid on the place where its mark was found, so only what is still visible is compared, and as well as any plausible
-change of colour allows: a gain of light, a gain and a turn of colour. Where the suspect is overexposed it says nothing.
+change of colour allows: a gain of light, a gain and a turn of colour. Where the suspect is overexposed it need not fit.
 What is left unexplained is the distance. docs/fingerprint.md has the measured error rates.
 """
 
@@ -29,7 +29,7 @@ SIZE = 64
 """Bytes of a fingerprint; twice as many hex digits."""
 
 OVEREXPOSED = 0.15
-"""A cell with a larger share of white points is not looked at: what was there cannot be seen."""
+"""A cell with a larger share of white points need not fit: what was there cannot be seen."""
 
 ENOUGH = 16
 """Cells (of 64) that must be seen to say anything."""
@@ -46,12 +46,14 @@ _CHROMA_BITS = (7, 7, 6, 5, 4)
 _HEAD = 5
 _STEPS_PER_OCTAVE = 64  # of the aspect
 _SCALE = 8  # steps per octave of the quantiser's step
+_ERRORS = (0.0, 1.5, 2.6, 4.6, 8.0, 14.0, 24.6, 43.0)  # levels
+_TRIMMED = 0.25  # of its unrest, how far a trimmed clip's medians may lie from those of the whole
 _WHITE, _BLACK = 247.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """SIZE bytes: version, aspect, unrest, two quantiser steps, then the coefficients."""
+    """SIZE bytes: version, aspect, unrest, two quantiser steps, then the coefficients and the code's own errors."""
 
     code: bytes
 
@@ -85,6 +87,17 @@ class Fingerprint:
     def unrest(self) -> tuple[float, float]:
         """How much luma and chroma cells leave their medians over time, root mean square in levels."""
         return _from_log(self.code[2] >> 4), _from_log(self.code[2] & 15)
+
+    @property
+    def error(self) -> tuple[float, float]:
+        """How much the code itself is off in luma and chroma, root mean square in levels: what is too fine for it."""
+        return _ERRORS[self.code[-1] >> 3 & 7], _ERRORS[self.code[-1] & 7]
+
+    @property
+    def leeway(self) -> tuple[float, float]:
+        """How far luma and chroma of the clip itself may lie from the code: its errors, and a trimmed one's medians."""
+        moved, off = self.unrest, self.error
+        return math.hypot(_TRIMMED * moved[0], off[0]), math.hypot(_TRIMMED * moved[1], off[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +139,7 @@ def fingerprint(frames: NDArray[np.uint8]) -> Fingerprint:
         head.append(scale + 128)
         levels = np.rint(values / 2 ** (scale / _SCALE)).astype(int) + 2 ** (widths - 1)
         bits += "".join(f"{level:0{width}b}" for row in levels for level, width in zip(row, widths, strict=True))
-    return Fingerprint(bytes(head) + int(bits.ljust(8 * (SIZE - _HEAD), "0"), 2).to_bytes(SIZE - _HEAD, "big"))
+    return Fingerprint(bytes(head) + _packed(bits, layout, bytes(head)))
 
 
 def compare(
@@ -164,14 +177,26 @@ def compare_layout(
         cells, share = _pool(laid, mask)
         theirs, _ = _pool(known, mask)
         white, _ = _pool((_rgb(laid).max(axis=0) >= _WHITE)[None], mask)
-        used = (share >= 0.25) & (white[0] <= OVEREXPOSED)
-        seen = float(used.mean())
-        if used.sum() < ENOUGH:
-            matches.append(Match(0.0, 0.0, seen))
-            continue
-        left = unexplained(theirs[:, used], cells[:, used], share[used], kept.unrest)
-        matches.append(Match(*left, seen))
-    return min(matches, key=lambda m: (m.same is None, m.distance), default=Match(0.0, 0.0, 0.0))
+        seen, clear = share >= 0.25, white[0] <= OVEREXPOSED
+        found = [_match(kept, theirs, cells, share, used) for used in (seen, seen & clear)]
+        # What does not fit may be overexposed only as long as enough is left that is not.
+        if found[1].same is None and not found[0].same:
+            found = found[1:]
+        matches.append(min(found, key=_order))
+    return min(matches, key=_order, default=Match(0.0, 0.0, 0.0))
+
+
+def _order(match: Match) -> tuple[bool, float]:
+    return match.same is None, match.distance
+
+
+def _match(
+    kept: Fingerprint, theirs: Cells, cells: Cells, share: NDArray[np.float64], used: NDArray[np.bool_]
+) -> Match:
+    seen = float(used.mean())
+    if used.sum() < ENOUGH:
+        return Match(0.0, 0.0, seen)
+    return Match(*unexplained(theirs[:, used], cells[:, used], share[used], kept.leeway), seen)
 
 
 def matrix_of(corners: list[list[float]], height: int, width: int) -> Matrix:
@@ -191,6 +216,21 @@ def _some(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     at = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES))
     some: NDArray[np.uint8] = frames[np.rint(at).astype(int)]
     return some
+
+
+def _packed(bits: str, layout: Cells, head: bytes) -> bytes:
+    """The coefficients' bits, and behind them by how much luma and chroma are off once they are decoded."""
+
+    def whole(tail: str) -> bytes:
+        return int((bits + tail).ljust(8 * (SIZE - _HEAD), "0"), 2).to_bytes(SIZE - _HEAD, "big")
+
+    known = _decode(Fingerprint(head + whole("")))
+    known = known.reshape(3, CELLS, POINTS // CELLS, CELLS, -1).mean(axis=(2, 4))
+    off = (known - layout) ** 2
+    luma = math.sqrt(max(float(off[0].mean() - (known - layout)[0].mean() ** 2), 0.0))
+    chroma = math.sqrt(float(off[1:].sum(axis=0).mean()))
+    steps = [next((i for i, level in enumerate(_ERRORS) if e <= max(level, 1.0)), 7) for e in (luma, chroma)]
+    return whole("".join(f"{step:03b}" for step in steps))
 
 
 def _shrink(picture: NDArray[np.floating]) -> NDArray[np.float32]:

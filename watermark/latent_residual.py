@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,10 +21,11 @@ from safegen.watermark import pattern
 from safegen.watermark.layouts import ClipShape, Layout
 from safegen.watermark.payload import Payload, check_key
 from safegen.watermark.profile import SUBCELLS, Profile
+from safegen.watermark.visibility import weights
 
 SCHEME = pattern.SCHEME
-PSNR = 42.0
-"""Decibels between a clip marked at strength 1 and its unmarked twin, on average."""
+PSNR = 39.8
+"""Decibels between a clip marked at strength 1 and its unmarked twin, about (docs/watermark.md has the trade-off)."""
 
 
 def pattern_pictures(
@@ -34,8 +36,7 @@ def pattern_pictures(
     One YUV picture per latent frame, the mean over its frames, sampled at ``height`` x ``width`` points; zero mean over
     the clip's frames and of root mean square 1.
     """
-    word = pattern.codeword(payload, key).astype(np.float32)
-    coefficients = pattern.place(key).coefficients(word) + pattern.signpost()
+    coefficients = pattern.coefficients(payload, key)
     share = np.zeros((len(spans), pattern.PHASES), np.float32)
     for latent_frame, (start, stop) in enumerate(spans):
         for frame in range(start, stop):
@@ -69,7 +70,7 @@ def embed_latents(
     if not 0 < strength <= 8:
         raise WatermarkError(f"watermark strength {strength} is out of range", remedy="Use 0.5 to 4; 1 is normal.")
     clips = layout.unify(latents)
-    payloads = [payload] * 1 if isinstance(payload, Payload) else list(payload)
+    payloads = [payload] if isinstance(payload, Payload) else list(payload)
     if len(payloads) != len(clips):
         raise WatermarkError(f"{len(clips)} clips need {len(clips)} payloads, not {len(payloads)}")
     spans = layout.spans(clips.shape[2])
@@ -82,7 +83,9 @@ def embed_latents(
     drawn = np.stack([pattern_pictures(p, key, spans, height, width) for p in payloads])
     level = strength * 255 * 10 ** (-PSNR / 20) / profile.gain
     with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
-        change = profile.shape_latents(torch.from_numpy(drawn * level).to(latents.device))
+        visible = weights(clips, profile.preview)
+        fine = nnf.interpolate(visible, (height, width), mode="bilinear", align_corners=False)
+        change = profile.shape_latents(torch.from_numpy(drawn * level).to(latents.device) * fine[:, :, None])
         return layout.restore(clips.float() + change, latents)
 
 

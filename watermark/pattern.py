@@ -4,7 +4,7 @@ A clip's pattern is a sum of slow cosines in Y, Cb and Cr that changes about eve
 ``PHASES`` phases before it repeats. One *slot* is one cosine in one channel in one phase; its sign holds one piece of
 the mark. A fifth of the slots, the *signpost*, are the same for everybody: they tell any reader that a safegen mark is
 there, and how the clip has been moved, turned, scaled and cut since. The rest are the owner's: which coded bit a slot
-carries and with which sign comes from the watermark key.
+carries and with which sign comes from the watermark key and a nonce, which changes from clip to clip.
 
 Coordinates are in units of the picture's short side, so that the pattern scales with the picture; past the short side's
 length cosines go on by themselves, mirrored.
@@ -19,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from safegen.types import ContentId
 from safegen.watermark import ecc
 from safegen.watermark.payload import PAYLOAD_BITS, Payload, pack, stream, to_bits
 
@@ -35,6 +36,9 @@ CHROMA_BAND = (2.0, 16.0)
 SIGNPOST_SHARE = 5
 """One slot in this many belongs to the signpost."""
 
+NONCES = 64
+"""Ways in which a key lays its coded bits; the content id chooses one."""
+
 CODED_BITS = ecc.coded_length(PAYLOAD_BITS)
 _SIGNPOST_LABEL = b"safegen/watermark/v1/signpost"
 
@@ -43,7 +47,8 @@ _SIGNPOST_LABEL = b"safegen/watermark/v1/signpost"
 def radii() -> NDArray[np.float64]:
     """Radius of every cosine, [ORDER, ORDER] over (v, u)."""
     v, u = np.mgrid[:ORDER, :ORDER]
-    return np.hypot(u, v)
+    out: NDArray[np.float64] = np.hypot(u, v)
+    return out
 
 
 @lru_cache(maxsize=1)
@@ -67,35 +72,62 @@ def signpost() -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a key puts the coded bits: ``signs`` ±1 (0 off the payload's slots) and ``bits`` (index of the coded bit).
+    """Where a key puts the coded bits under each of N nonces.
 
-    Both are [PHASES, 3, ORDER, ORDER], float32 and int64.
+    ``slots`` [n] are the payload's slots as flat indices into [PHASES, 3, ORDER, ORDER]; ``signs`` [N, n] ±1 and
+    ``bits`` [N, n] say with which sign each of them carries which coded bit.
     """
 
+    slots: NDArray[np.int64]
     signs: NDArray[np.float32]
     bits: NDArray[np.int64]
 
-    def coefficients(self, word: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Slot values of a codeword [CODED_BITS] (±1, or ±1 times a weight per bit), without the signpost."""
-        return (self.signs * word[self.bits]).astype(np.float32)
+    def coefficients(self, word: NDArray[np.generic], row: int = 0) -> NDArray[np.float32]:
+        """Slot values [PHASES, 3, ORDER, ORDER] of a ±1 codeword [CODED_BITS], without the signpost."""
+        out = np.zeros((PHASES, *used().shape), np.float32)
+        out.reshape(-1)[self.slots] = self.signs[row] * word.astype(np.float32)[self.bits[row]]
+        return out
 
-    def sums(self, samples: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Correlation sum of each coded bit, [CODED_BITS], over samples [PHASES, 3, ORDER, ORDER]."""
-        return np.bincount(self.bits.ravel(), (samples * self.signs).ravel(), CODED_BITS)
+    def sums(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Correlation sums of the coded bits under each nonce, [N, CODED_BITS]; ``samples`` lie as coefficients do."""
+        count = len(self.signs)
+        weights = self.signs * samples.reshape(-1)[self.slots]
+        places = self.bits + CODED_BITS * np.arange(count)[:, None]
+        sums = np.bincount(places.ravel(), weights.ravel(), count * CODED_BITS)
+        return sums.reshape(count, CODED_BITS).astype(np.float64, copy=False)
+
+    def norm(self, samples: NDArray[np.float32]) -> float:
+        """Euclidean norm of the samples in the payload's slots."""
+        return float(np.linalg.norm(samples.reshape(-1)[self.slots].astype(np.float64)))
 
 
-@lru_cache(maxsize=64)
-def place(key: bytes) -> Placement:
+@lru_cache(maxsize=8)
+def place(key: bytes, nonces: tuple[int, ...] = tuple(range(NONCES))) -> Placement:
     """Lay the coded bits over the payload's slots. Raises PayloadError for a key that is not 32 bytes."""
-    signs = np.zeros((PHASES, *used().shape), np.float32)
-    bits = np.zeros(signs.shape, np.int64)
+    slots, signs, bits = [], [], []
     for phase in range(PHASES):
-        slots = np.flatnonzero(used() & (signpost()[phase] == 0))
-        words = _words(stream(key, SCHEME, phase, length=8 * len(slots)))
-        signs[phase].reshape(-1)[slots] = _signs(words)
-        order = np.argsort(words >> np.uint64(1), kind="stable")
-        bits[phase].reshape(-1)[slots[order]] = (np.arange(len(slots)) + phase * len(slots)) % CODED_BITS
-    return Placement(signs, bits)
+        mine = np.flatnonzero(used() & (signpost()[phase] == 0))
+        n = len(mine)
+        words = np.stack([_words(stream(key, SCHEME, phase, nonce, length=8 * n)) for nonce in nonces])
+        order = np.argsort(words >> np.uint64(1), axis=1, kind="stable")
+        carried = np.empty((len(nonces), n), np.int64)
+        np.put_along_axis(carried, order, (np.arange(n)[None] + phase * n) % CODED_BITS, axis=1)
+        slots.append(mine + phase * used().size)
+        signs.append(_signs(words))
+        bits.append(carried)
+    return Placement(np.concatenate(slots), np.concatenate(signs, axis=1), np.concatenate(bits, axis=1))
+
+
+def nonce_of(content_id: ContentId, key: bytes) -> int:
+    """Which of the key's NONCES placements a clip uses: pseudorandom, so that averaging clips cancels their marks."""
+    identity = int(content_id, 16)
+    return stream(key, f"{SCHEME}/nonce", identity >> 32, identity & 0xFFFFFFFF, length=1)[0] % NONCES
+
+
+def coefficients(payload: Payload, key: bytes) -> NDArray[np.float32]:
+    """Slot values of a whole mark, signpost and payload: [PHASES, 3, ORDER, ORDER] of ±1, 0 where nothing is used."""
+    placement = place(key, (nonce_of(payload.content_id, key),))
+    return placement.coefficients(codeword(payload, key)) + signpost()
 
 
 def codeword(payload: Payload, key: bytes) -> NDArray[np.int8]:

@@ -1,14 +1,15 @@
 """What has to be known of a VAE to write the pattern into its latents, measured once and kept as a small file.
 
-Decoders answer to small changes of their latents almost linearly and in the same way everywhere (benchmarks/watermark/
-results/roundtrip.md). So one linear filter is enough that turns a pattern of pixels into the latents that draw it: no
-gradient, no further decoding, whatever the clip. ``calibration.py`` measures it.
+Decoders answer to small changes of their latents almost linearly, and nearly in the same way everywhere
+(docs/watermark-calibration.md). So one linear filter is enough that turns a pattern of pixels into the latents that
+draw it: no gradient, no further decoding, whatever the clip. ``calibration.py`` measures it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,13 +39,15 @@ class Profile:
     ``body`` [C, 48, 3, 3, 3] turns the pattern (Y, Cb, Cr levels at 4x4 samples per cell) of three latent frames and
     3x3 cells into one cell's change of the normalised latents; ``first`` [C, 48, 2, 3, 3] does so for the first latent
     frame, which causal VAEs code apart. ``gain`` is the root mean square of the change of the decoded video's RGB
-    levels for a pattern of root mean square 1. ``notes`` say how it was measured.
+    levels for a pattern of root mean square 1. ``preview`` [C + 1] gives a cell's mean luma in 8-bit levels from its
+    normalised latents (coefficients, then an offset). ``notes`` say how it was measured.
     """
 
     digest: str
     body: Tensor
     first: Tensor
     gain: float
+    preview: Tensor
     notes: Mapping[str, Json] = field(default_factory=dict)
 
     def shape_latents(self, pattern: Tensor) -> Tensor:
@@ -64,7 +67,11 @@ class Profile:
         from safetensors.torch import save
 
         about = {"format": _FORMAT, "digest": self.digest, "gain": self.gain, "notes": dict(self.notes)}
-        tensors = {"body": self.body.half().contiguous(), "first": self.first.half().contiguous()}
+        tensors = {
+            "body": self.body.half().contiguous(),
+            "first": self.first.half().contiguous(),
+            "preview": self.preview.float().contiguous(),
+        }
         path.write_bytes(save(tensors, metadata={"profile": json.dumps(about)}))
 
     @classmethod
@@ -75,23 +82,27 @@ class Profile:
         try:
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {})["profile"])
-                body, first = file.get_tensor("body").float(), file.get_tensor("first").float()
+                body, first, preview = (file.get_tensor(name).float() for name in ("body", "first", "preview"))
             if about["format"] != _FORMAT:
                 raise ValueError(f"format {about['format']}")
-            _check(body, first)
-            return cls(str(about["digest"]), body, first, float(about["gain"]), dict(about["notes"]))
+            _check(body, first, preview, float(about["gain"]))
+            return cls(str(about["digest"]), body, first, float(about["gain"]), preview, dict(about["notes"]))
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as exc:
             raise WatermarkError(
                 f"the VAE profile {path} is damaged: {exc}", remedy="Delete it and run `safegen watermark calibrate`."
             ) from exc
 
 
-def _check(body: Tensor, first: Tensor) -> None:
+def _check(body: Tensor, first: Tensor, preview: Tensor, gain: float) -> None:
     c = len(body)
-    if body.shape != (c, PATTERN_CHANNELS, 3, 3, 3) or first.shape != (c, PATTERN_CHANNELS, 2, 3, 3):
-        raise ValueError(f"filters of shapes {list(body.shape)} and {list(first.shape)}")
-    if not (torch.isfinite(body).all() and torch.isfinite(first).all()):
+    wanted = [(c, PATTERN_CHANNELS, 3, 3, 3), (c, PATTERN_CHANNELS, 2, 3, 3), (c + 1,)]
+    shapes = [tuple(t.shape) for t in (body, first, preview)]
+    if shapes != wanted:
+        raise ValueError(f"tensors of shapes {shapes}")
+    if not all(torch.isfinite(t).all() for t in (body, first, preview)):
         raise ValueError("filters that are not finite")
+    if not (math.isfinite(gain) and gain > 0):
+        raise ValueError(f"gain {gain}")
 
 
 def find(digest: str, *folders: Path) -> Profile | None:

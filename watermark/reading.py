@@ -23,6 +23,9 @@ SHORT = 48
 WINDOW = 17
 """Frames over which a pixel's own mean is taken: one period of the pattern."""
 
+MAX_ASPECT = 5
+"""The longest picture: the canvas, and with it the time that a search takes, grows with its length."""
+
 SIGMA = 3.0
 CLIP = 2.0
 _YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
@@ -32,9 +35,17 @@ Canvas = NDArray[np.float32]
 
 
 def check_frames(frames: NDArray[np.uint8]) -> None:
-    """WatermarkError unless ``frames`` are uint8 [T, H, W, 3] with at least one pixel."""
+    """WatermarkError unless ``frames`` are uint8 [T, H, W, 3], not empty and of a sane aspect."""
+    if not isinstance(frames, np.ndarray):
+        raise WatermarkError(f"frames must be a uint8 array [T, H, W, 3], not {type(frames).__name__}")
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise WatermarkError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}")
+    short, long = sorted(frames.shape[1:3])
+    if long > MAX_ASPECT * short:
+        raise WatermarkError(
+            f"pictures of {frames.shape[2]}x{frames.shape[1]} pixels are too long and narrow to be read",
+            remedy=f"Only pictures up to {MAX_ASPECT} times as long as wide carry marks.",
+        )
 
 
 def to_canvas(frames: NDArray[np.uint8], short: int = SHORT) -> Canvas:
@@ -53,11 +64,13 @@ def to_canvas(frames: NDArray[np.uint8], short: int = SHORT) -> Canvas:
 def moving(canvas: Canvas) -> Canvas:
     """What changes: every frame minus the mean of the WINDOW frames around it (of the whole clip if it is shorter)."""
     n = len(canvas)
-    if n <= WINDOW:
-        return canvas - canvas.mean(axis=0)
+    if n <= WINDOW:  # in double precision: what stands still must come out as nothing at all
+        still: Canvas = (canvas - canvas.mean(axis=0, dtype=np.float64)).astype(np.float32)
+        return still
     total = np.concatenate([np.zeros_like(canvas[:1], np.float64), np.cumsum(canvas, axis=0, dtype=np.float64)])
     start = np.clip(np.arange(n) - WINDOW // 2, 0, n - WINDOW)
-    return (canvas - (total[start + WINDOW] - total[start]) / WINDOW).astype(np.float32)
+    out: Canvas = (canvas - (total[start + WINDOW] - total[start]) / WINDOW).astype(np.float32)
+    return out
 
 
 def by_phase(change: Canvas, path: NDArray[np.int64]) -> Canvas:
@@ -74,7 +87,8 @@ def even_out(change: Canvas) -> Canvas:
     """Divide by the local strength, the root mean square over all pictures and SIGMA pixels around, per channel."""
     power = (change**2).mean(axis=0)
     local = np.stack([cv2.GaussianBlur(p, (0, 0), SIGMA, borderType=cv2.BORDER_REFLECT) for p in power])
-    return change / np.sqrt(local + 1e-4)
+    out: Canvas = (change / np.sqrt(local + 1e-4)).astype(np.float32)
+    return out
 
 
 def project(change: Canvas, corner: tuple[int, int] = (0, 0)) -> NDArray[np.float32]:
@@ -84,18 +98,19 @@ def project(change: Canvas, corner: tuple[int, int] = (0, 0)) -> NDArray[np.floa
     """
     h, w = change.shape[2:]
     rows, columns = cosines(h, SHORT, corner[0]), cosines(w, SHORT, corner[1])
-    return np.matmul(np.matmul(rows, change), columns.T)
+    out: NDArray[np.float32] = np.matmul(np.matmul(rows, change), columns.T)
+    return out
 
 
 def whiten(raw: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale samples [N, 3, ORDER, ORDER] by the strength of their neighbours, clip them at CLIP, zero unused slots."""
     mask = used_float()
     power, weight = raw**2 * mask, np.broadcast_to(_blurred_mask(), raw.shape)
-    near = np.stack([[_blur(p) for p in channels] for channels in power])
+    near: NDArray[np.float32] = np.stack([[_blur(p) for p in channels] for channels in power]).astype(np.float32)
     if len(raw) > 1:
-        near = 0.5 * near + 0.25 * (np.roll(near, 1, axis=0) + np.roll(near, -1, axis=0))
+        near = (0.5 * near + 0.25 * (np.roll(near, 1, axis=0) + np.roll(near, -1, axis=0))).astype(np.float32)
     scale = np.sqrt(near / np.maximum(weight, 1e-6) + 1e-12)
-    out: NDArray[np.float32] = np.clip(raw / scale, -CLIP, CLIP) * mask
+    out = np.clip(raw / scale, -CLIP, CLIP) * mask
     return np.where(power.sum(axis=(1, 2, 3), keepdims=True) > 0, out, 0.0).astype(np.float32)
 
 
@@ -118,11 +133,15 @@ def signpost_scores(change: Canvas, corner: tuple[int, int] = (0, 0)) -> NDArray
     scale = np.sqrt(np.stack([_blur(p * m) for p, m in zip(power, used(), strict=True)]) / _blurred_mask() + 1e-12)
     flat = np.clip(raw / scale, -CLIP, CLIP).reshape(len(raw), -1)
     posts = signpost().reshape(PHASES, -1)
-    return flat @ posts.T / np.sqrt((posts**2).sum(axis=1))
+    scores: NDArray[np.float64] = (flat @ posts.T / np.sqrt((posts**2).sum(axis=1))).astype(np.float64)
+    return scores
 
 
 def _blur(power: NDArray[np.float32]) -> NDArray[np.float32]:
-    return cv2.GaussianBlur(np.ascontiguousarray(power, np.float32), (0, 0), 1.5, borderType=cv2.BORDER_REFLECT)
+    out: NDArray[np.float32] = cv2.GaussianBlur(
+        np.ascontiguousarray(power, np.float32), (0, 0), 1.5, borderType=cv2.BORDER_REFLECT
+    ).astype(np.float32, copy=False)
+    return out
 
 
 @lru_cache(maxsize=1)

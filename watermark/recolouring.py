@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-LUMA_LIMIT = 0.25
-CHROMA_LIMIT = 0.33
+LUMA_LIMIT = 0.28
+CHROMA_LIMIT = 0.36
 """Shares of a suspect's contrast (root mean square) that may be unexplained before it is called another clip."""
 
 FOREIGN = 0.35
@@ -27,7 +27,6 @@ LEAST_GAIN = 0.25
 ROUNDS = 4
 
 _FLOOR = (3.0, 4.0)  # levels of luma and chroma that compression may leave in an even picture
-_LEEWAY = 0.35  # of the clip's own unrest: a trimmed clip has other medians
 _TINT = 0.3  # how reluctantly light is explained by colour (hue changes need it)
 
 Cells = NDArray[np.float64]
@@ -35,40 +34,49 @@ Cells = NDArray[np.float64]
 
 
 def unexplained(
-    kept: Cells, found: Cells, weight: NDArray[np.float64], unrest: tuple[float, float]
+    kept: Cells, found: Cells, weight: NDArray[np.float64], leeway: tuple[float, float]
 ) -> tuple[float, float]:
     """What ``kept`` [3, N], recoloured, leaves unexplained of ``found`` [3, N]: shares (luma, chroma), 0 to 1.
 
-    ``weight`` [N] says how much of each cell is seen, ``unrest`` how much luma and chroma of the clip move over time,
-    in levels. Fit, leave the worst FOREIGN out, and again. The first guess is a fit to all cells, or that nothing
+    ``weight`` [N] says how much of each cell is seen, ``leeway`` how far luma and chroma may be off, in levels of
+    ``kept``. Fit, leave the worst FOREIGN out, and again. The first guess is a fit to all cells, or that nothing
     was recoloured: whichever ends better.
     """
     unchanged = kept.copy()
     unchanged[0] += np.median(found[0] - kept[0])
     guesses = (_recolour(kept, found, weight / weight.sum()), unchanged)
-    ends = [_settle(kept, found, weight, unrest, guess) for guess in guesses]
+    ends = [_settle(kept, found, weight, leeway, guess) for guess in guesses]
     return min(ends, key=lambda end: max(end[0] / LUMA_LIMIT, end[1] / CHROMA_LIMIT))
 
 
 def _settle(
-    kept: Cells, found: Cells, weight: NDArray[np.float64], unrest: tuple[float, float], guess: Cells
+    kept: Cells, found: Cells, weight: NDArray[np.float64], leeway: tuple[float, float], guess: Cells
 ) -> tuple[float, float]:
     for _ in range(ROUNDS):
         off = (guess - found) ** 2
-        worst = np.argsort(-off.sum(axis=0))
+        # By what is remarkable, not by what the code is coarse in.
+        odd = off[0] / (leeway[0] ** 2 + _FLOOR[0] ** 2) + off[1:].sum(axis=0) / (leeway[1] ** 2 + _FLOOR[1] ** 2)
+        worst = np.argsort(-odd)
         counted = weight.copy()
         counted[worst[np.cumsum(weight[worst]) <= FOREIGN * weight.sum()]] = 0.0
         counted /= counted.sum()
         guess = _recolour(kept, found, counted)
-    off = (guess - found) ** 2
     strain = 1 + TURN_COST * max(_turn(kept, found, counted) - TURN_FREE, 0.0)
-    light = float((counted * (found[0] - (counted * found[0]).sum()) ** 2).sum()) + _FLOOR[0] ** 2
-    colour = float((counted * (found[1] ** 2 + found[2] ** 2)).sum()) + _FLOOR[1] ** 2
-    left = (
-        max(float((counted * off[0]).sum()) - (_LEEWAY * unrest[0]) ** 2, 0.0),
-        max(float((counted * (off[1] + off[2])).sum()) - (_LEEWAY * unrest[1]) ** 2, 0.0),
-    )
-    return min(strain * math.sqrt(left[0] / light), 1.0), min(strain * math.sqrt(left[1] / colour), 1.0)
+    light, kept_light = (_power(counted, cells[:1] - (counted * cells[0]).sum()) for cells in (found, kept))
+    colour, kept_colour = (_power(counted, cells[1:]) for cells in (found, kept))
+    # What the kept cells are off by is recoloured as they are.
+    gains = (_power(counted, guess[:1] - (counted * guess[0]).sum()) / (kept_light + 1.0),
+             _power(counted, guess[1:]) / (kept_colour + 1.0))  # fmt: skip
+    left = [
+        max(_power(counted, (guess - found)[channels]) - gain * off**2, 0.0)
+        for channels, gain, off in zip((slice(0, 1), slice(1, 3)), gains, leeway, strict=True)
+    ]
+    shares = (math.sqrt(left[0] / (light + _FLOOR[0] ** 2)), math.sqrt(left[1] / (colour + _FLOOR[1] ** 2)))
+    return min(strain * shares[0], 1.0), min(strain * shares[1], 1.0)
+
+
+def _power(weight: NDArray[np.float64], cells: Cells) -> float:
+    return float((weight * (cells**2).sum(axis=0)).sum())
 
 
 def _turn(kept: Cells, found: Cells, weight: NDArray[np.float64]) -> float:

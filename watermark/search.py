@@ -24,6 +24,9 @@ from safegen.watermark.reading import SHORT, Canvas
 FINE = 2 * SHORT
 """Short side, in pixels, of the canvas that is searched."""
 
+WHITENING = 2.0
+"""Neighbourhood, in half-periods, that a frequency's strength is measured against."""
+
 GRID = 64
 """Shifts tried per period and direction."""
 
@@ -32,7 +35,7 @@ ANGLES = tuple(a for a in np.arange(-15.0, 15.1, 1.5).tolist() if a)
 TURNED_SCALES = (1.0, 1.12)
 SQUEEZED_SCALES = tuple(round(1.06**n, 4) for n in range(-3, 9))
 ASPECTS = (1.0, 16 / 9, 9 / 16, 4 / 3, 3 / 4)
-SPEEDS = (1.0, 1.25, 0.8)
+SPEEDS = (1.0, 1.25, 0.8, -1.0)
 _TRANSPOSITION = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])  # with a mirroring: a quarter turn
 
 Matrix = NDArray[np.float64]
@@ -175,7 +178,7 @@ def _correlate(pictures: Canvas, small: Canvas, matrix: Matrix) -> tuple[float, 
 
 
 def _spectrum(pictures: Canvas, scale: tuple[float, float]) -> NDArray[np.complex64]:
-    """Complex amplitudes [T, 3, 2*ORDER-1, ORDER] at the cosines' frequencies, for pixels ``scale`` apart."""
+    """Complex amplitudes [T, 3, 2*ORDER-1, ORDER] at the cosines' frequencies, for pixels ``scale`` apart; whitened."""
     h, w = pictures.shape[2:]
     rows, columns = _waves(h, scale[1]), _waves(w, scale[0])[ORDER - 1 :]
     tall = np.matmul(np.concatenate([rows.real, rows.imag]), pictures)
@@ -183,7 +186,10 @@ def _spectrum(pictures: Canvas, scale: tuple[float, float]) -> NDArray[np.comple
     top, bottom, n = wide[:, :, : 2 * ORDER - 1], wide[:, :, 2 * ORDER - 1 :], ORDER
     real = top[..., :n] - bottom[..., n:]
     imaginary = top[..., n:] + bottom[..., :n]
-    amplitudes: NDArray[np.complex64] = real + 1j * imaginary
+    power = (real**2 + imaginary**2).mean(axis=0)
+    near = np.stack([cv2.GaussianBlur(p, (0, 0), WHITENING, borderType=cv2.BORDER_REFLECT) for p in power])
+    scale = np.maximum(np.sqrt(near + 1e-12), np.hypot(real, imaginary) / reading.CLIP)
+    amplitudes: NDArray[np.complex64] = (real + 1j * imaginary) / scale
     return amplitudes
 
 
@@ -195,7 +201,7 @@ def _products(spectrum: NDArray[np.complex64]) -> NDArray[np.complex64]:
 
 @lru_cache(maxsize=64)
 def _walks(frames: int) -> NDArray[np.int64]:
-    """Ways in which a clip may go through the phases: every start, at some speeds, forwards; [N, frames]."""
+    """Ways in which a clip may go through the phases: every start, at some speeds, one backwards; [N, frames]."""
     starts = np.arange(PHASES * FRAMES_PER_PHASE)[:, None]
     return np.concatenate(
         [
@@ -209,14 +215,16 @@ def _rotate(picture: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]
     """Apply the rotation of ``matrix`` (which also shrinks to the plane) at the FINE canvas's own size."""
     h, w = picture.shape
     fine = _scaling(FINE / SHORT, FINE / SHORT) @ matrix
-    return cv2.warpAffine(picture, (_shift(-0.5, -0.5) @ fine @ _shift(0.5, 0.5))[:2], (w, h))
+    turned: NDArray[np.float32] = cv2.warpAffine(picture, (_shift(-0.5, -0.5) @ fine @ _shift(0.5, 0.5))[:2], (w, h))
+    return turned
 
 
 @lru_cache(maxsize=256)
 def _waves(length: int, scale: float) -> NDArray[np.complex64]:
     """exp(-i pi k x / SHORT) for k = 1-ORDER..ORDER-1 at pixel centres that ``scale`` puts on the plane."""
     k, x = np.arange(1 - ORDER, ORDER)[:, None], (np.arange(length) + 0.5)[None, :] * scale
-    return np.exp(-1j * np.pi * k * x / SHORT).astype(np.complex64)
+    waves: NDArray[np.complex64] = np.exp(-1j * np.pi * k * x / SHORT).astype(np.complex64)
+    return waves
 
 
 @lru_cache(maxsize=1)
