@@ -7,6 +7,8 @@ pattern afterwards is the same.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -88,10 +90,22 @@ def canvas_samples(frames: Frames) -> NDArray[np.float32]:
 
 
 def keyed_sums(samples: NDArray[np.float32], key: bytes) -> tuple[NDArray[np.float64], float]:
-    """Correlation sums of the coded bits under ``key``, and the norm of the samples in them."""
+    """Correlation sums of the coded bits under every nonce of ``key``, [NONCES, bits], and the samples' norm."""
     placement = pattern.place(key)
-    mine = samples[placement.signs != 0].astype(np.float64)
-    return placement.sums(samples), float(np.sqrt((mine**2).sum()))
+    return placement.sums(samples), placement.norm(samples)
+
+
+@lru_cache(maxsize=2048)
+def slots_of(payload: Payload, key: bytes) -> NDArray[np.float32]:
+    """What the payload alone puts into the slots, [PHASES, 3, ORDER, ORDER]: 0 on the signpost."""
+    row = pattern.nonce_of(payload.content_id, key)
+    return pattern.place(key).coefficients(pattern.codeword(payload, key), row)
+
+
+def statistics_of(samples: NDArray[np.float32], payloads: Sequence[Payload], key: bytes = KEY) -> NDArray[np.float64]:
+    """How well each payload fits the samples: the T of a codeword that is known beforehand."""
+    norm, flat = pattern.place(key).norm(samples), samples.ravel().astype(np.float64)
+    return np.array([float(flat @ slots_of(p, key).ravel()) / norm for p in payloads])
 
 
 def corners_at(alignment_: search.Alignment, height: int, width: int) -> NDArray[np.float64]:

@@ -25,8 +25,15 @@ CLIP = {"frames": 25, "height": 192, "width": 256, "amplitude": 20}
 
 def coefficients(payload: Payload, key: bytes) -> NDArray[np.int64]:
     """The pattern's slots, signpost included: -1, 0 or 1, [8, 3, 24, 24]."""
-    slots = pattern.place(key).coefficients(pattern.codeword(payload, key)) + pattern.signpost()
-    return slots.astype(np.int64)
+    return pattern.coefficients(payload, key).astype(np.int64)
+
+
+def laid(key: bytes, nonce: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Key signs (0 off the payload's slots) and coded-bit numbers (-1 there) under one nonce, both [8, 3, 24, 24]."""
+    placement = pattern.place(key, (nonce,))
+    signs, bits = np.zeros(pattern.signpost().shape, np.int64), np.full(pattern.signpost().shape, -1)
+    signs.reshape(-1)[placement.slots], bits.reshape(-1)[placement.slots] = placement.signs[0], placement.bits[0]
+    return signs, bits
 
 
 def paint(slots: NDArray[np.int64], frames: int, height: int, width: int, amplitude: int) -> NDArray[np.uint8]:
@@ -58,13 +65,19 @@ def digest(values: NDArray[Any], dtype: str) -> str:
 
 def main() -> None:
     payloads = [
-        {"key": key.hex(), "content_id": i, "payload": pack(Payload(ContentId(i)), key).hex()}
+        {
+            "key": key.hex(),
+            "content_id": i,
+            "payload": pack(Payload(ContentId(i)), key).hex(),
+            "nonce": pattern.nonce_of(ContentId(i), key),
+        }
         for key in KEYS
         for i in IDS
     ]
     word = ecc.encode(to_bits(bytes.fromhex(payloads[0]["payload"])))
-    signpost, placement = pattern.signpost(), pattern.place(KEYS[0])
-    carried = np.where(placement.signs != 0, placement.bits, -1)
+    signpost, nonce = pattern.signpost(), pattern.nonce_of(ContentId(IDS[0]), KEYS[0])
+    signs, carried = laid(KEYS[0], nonce)
+    every = [laid(KEYS[0], n) for n in range(pattern.NONCES)]
     shape = (48, 7, 12, 12)
     still = still_carrier.place(KEYS[0], shape)
     mark = Payload(ContentId(IDS[0]))
@@ -85,11 +98,14 @@ def main() -> None:
         },
         "pattern_placement": {
             "key": KEYS[0].hex(),
-            "slots_per_phase": [int(n) for n in (placement.signs != 0).sum(axis=(1, 2, 3))],
-            "signs_int8_sha256": digest(placement.signs, "i1"),
+            "nonce": nonce,
+            "slots_per_phase": [int(n) for n in (signs != 0).sum(axis=(1, 2, 3))],
+            "signs_int8_sha256": digest(signs, "i1"),
             "bits_int16_sha256": digest(carried, ">i2"),
-            "phase_3_cr_row_5_signs": placement.signs[3, 2, 5].astype(int).tolist(),
+            "phase_3_cr_row_5_signs": signs[3, 2, 5].tolist(),
             "phase_3_cr_row_5_bits": carried[3, 2, 5].tolist(),
+            "all_nonces_signs_int8_sha256": digest(np.stack([s for s, _ in every]), "i1"),
+            "all_nonces_bits_int16_sha256": digest(np.stack([b for _, b in every]), ">i2"),
         },
         "still_placement": {
             "key": KEYS[0].hex(),
