@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from safegen.errors import PayloadError
+from safegen.types import ContentId
 from safegen.watermark import pattern
 from safegen.watermark.latent_residual import pattern_pictures
 from tests.marked_clips import KEY, OTHER_KEY, OTHER_PAYLOAD, PAYLOAD, key_of, payload_of, spans
@@ -41,42 +44,102 @@ def test_signpost_is_what_the_written_rule_says() -> None:
         assert {int(i): float(flat[i]) for i in np.flatnonzero(flat)} == wanted
 
 
+def by_phase(slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which slots are among the flat indices, bool [PHASES, 3, ORDER, ORDER]."""
+    out = np.zeros(pattern.signpost().shape, bool)
+    out.reshape(-1)[slots] = True
+    return out
+
+
 def test_signpost_and_payload_share_the_slots_out_between_them() -> None:
-    placement, posts = pattern.place(KEY), pattern.signpost()
-    assert not ((placement.signs != 0) & (posts != 0)).any()
-    for phase in range(pattern.PHASES):
-        assert np.array_equal((placement.signs[phase] != 0) | (posts[phase] != 0), pattern.used())
+    slots, posts = pattern.place(KEY).slots, pattern.signpost() != 0
+    assert len(set(slots.tolist())) == len(slots)
+    assert not (by_phase(slots) & posts).any()
+    for mine, theirs in zip(by_phase(slots), posts, strict=True):
+        assert np.array_equal(mine | theirs, pattern.used())
 
 
-def test_every_coded_bit_stands_in_every_phase_and_equally_often() -> None:
+def test_every_coded_bit_stands_in_every_phase_and_equally_often_under_every_nonce() -> None:
     placement = pattern.place(KEY)
-    mine = placement.signs != 0
-    for phase in range(pattern.PHASES):
-        often = np.bincount(placement.bits[phase][mine[phase]], minlength=pattern.CODED_BITS)
-        assert often.min() >= 1
-        assert often.max() <= 2
-    total = np.bincount(placement.bits[mine], minlength=pattern.CODED_BITS)
-    assert total.max() - total.min() <= 1
+    phases = placement.slots // pattern.used().size
+    for bits in placement.bits:
+        for phase in range(pattern.PHASES):
+            often = np.bincount(bits[phases == phase], minlength=pattern.CODED_BITS)
+            assert often.min() >= 1
+            assert often.max() <= 2
+        total = np.bincount(bits, minlength=pattern.CODED_BITS)
+        assert total.max() - total.min() <= 1
 
 
-def test_placement_depends_on_the_key_alone() -> None:
+def test_placement_depends_on_key_and_nonce_alone() -> None:
     pattern.place.cache_clear()
-    first, other = pattern.place(KEY), pattern.place(OTHER_KEY)
+    first, other = pattern.place(KEY, (3, 5)), pattern.place(OTHER_KEY, (3,))
     pattern.place.cache_clear()
-    again = pattern.place(KEY)
-    assert np.array_equal(first.signs, again.signs)
-    assert np.array_equal(first.bits, again.bits)
-    mine = first.signs != 0
-    assert np.array_equal(mine, other.signs != 0)  # which slots there are is public
-    assert abs(float((first.signs * other.signs)[mine].mean())) < 0.07  # 5 standard deviations of chance
-    assert float((first.bits == other.bits)[mine].mean()) < 0.01
+    again = pattern.place(KEY, (5,))
+    assert np.array_equal(first.signs[1:], again.signs)
+    assert np.array_equal(first.bits[1:], again.bits)
+    assert np.array_equal(first.slots, other.slots)  # which slots there are is public
+    for signs, bits in ((other.signs[0], other.bits[0]), (first.signs[1], first.bits[1])):
+        assert abs(float((first.signs[0] * signs).mean())) < 0.07  # 5 standard deviations of chance
+        assert float((first.bits[0] == bits).mean()) < 0.01
+
+
+def test_the_nonces_of_a_key_are_its_first_64_placements() -> None:
+    whole = pattern.place(KEY)
+    assert whole.signs.shape == whole.bits.shape == (pattern.NONCES, len(whole.slots))
+    one = pattern.place(KEY, (41,))
+    assert np.array_equal(whole.signs[41], one.signs[0])
+    assert np.array_equal(whole.bits[41], one.bits[0])
+
+
+def test_no_two_nonces_of_a_key_are_alike() -> None:
+    placement = pattern.place(KEY)
+    alike = (placement.signs @ placement.signs.T / len(placement.slots))[np.triu_indices(pattern.NONCES, 1)]
+    assert np.abs(alike).max() < 0.07
+    assert len({bits.tobytes() for bits in placement.bits}) == pattern.NONCES
 
 
 def test_signs_of_many_keys_are_fair_in_every_slot() -> None:
-    mean = np.mean([pattern.place(key_of(n)).signs for n in range(200)], axis=0)
-    mine = pattern.place(KEY).signs != 0
-    assert np.abs(mean[mine]).max() < 5.5 / np.sqrt(200)
-    assert abs(float(mean[mine].std()) - 1 / np.sqrt(200)) < 0.003
+    signs = [pattern.place(key_of(n), (n % pattern.NONCES,)).signs[0] for n in range(200)]
+    mean = np.mean(signs, axis=0)
+    assert np.abs(mean).max() < 5.5 / np.sqrt(200)
+    assert abs(float(mean.std()) - 1 / np.sqrt(200)) < 0.003
+
+
+def test_nonce_is_a_function_of_content_id_and_key() -> None:
+    ids = [payload_of(n).content_id for n in range(200)]
+    here = [pattern.nonce_of(i, KEY) for i in ids]
+    assert here == [pattern.nonce_of(i, KEY) for i in ids]
+    elsewhere = [pattern.nonce_of(i, OTHER_KEY) for i in ids]
+    assert np.mean(np.array(here) == elsewhere) < 0.08  # one in 64 by chance
+
+
+def test_nonce_is_what_the_written_rule_says() -> None:
+    for number in range(20):
+        content_id = payload_of(number).content_id
+        subkey = hmac.digest(KEY, b"safegen/watermark/v1/stream/latent-residual/nonce", "sha256")
+        first = hashlib.shake_256(subkey + bytes.fromhex(content_id)).digest(1)[0]
+        assert pattern.nonce_of(content_id, KEY) == first % 64
+
+
+@pytest.mark.parametrize("ids", ["random", "counted"])
+def test_nonces_are_spread_evenly_over_content_ids(ids: str) -> None:
+    """Chi-squared over 6400 ids; with 63 degrees of freedom 120 is exceeded once in 50,000."""
+    drawn = [payload_of(n).content_id if ids == "random" else ContentId(f"{n:016x}") for n in range(6400)]
+    often = np.bincount([pattern.nonce_of(i, KEY) for i in drawn], minlength=pattern.NONCES)
+    assert len(often) == pattern.NONCES
+    assert float(((often - 100) ** 2 / 100).sum()) < 120
+
+
+def test_a_whole_mark_is_the_signpost_and_the_payload_under_its_nonce() -> None:
+    placement, nonce = pattern.place(KEY), pattern.nonce_of(PAYLOAD.content_id, KEY)
+    mark = pattern.coefficients(PAYLOAD, KEY)
+    assert np.array_equal(np.abs(mark), np.broadcast_to(pattern.used(), mark.shape))
+    assert np.array_equal(mark[pattern.signpost() != 0], pattern.signpost()[pattern.signpost() != 0])
+    word = pattern.codeword(PAYLOAD, KEY)
+    fits = placement.sums(mark) @ word / placement.norm(mark) ** 2
+    assert fits[nonce] == pytest.approx(1.0)
+    assert np.abs(np.delete(fits, nonce)).max() < 0.07
 
 
 @pytest.mark.parametrize("key", [b"", b"short", bytes(33), "k" * 32, None])
@@ -88,8 +151,17 @@ def test_placement_wants_a_key_of_32_bytes(key: bytes) -> None:
 def test_sums_gather_what_coefficients_scatter() -> None:
     placement = pattern.place(KEY)
     word = np.random.default_rng(0).normal(size=pattern.CODED_BITS)
-    often = np.bincount(placement.bits[placement.signs != 0], minlength=pattern.CODED_BITS)
-    np.testing.assert_allclose(placement.sums(placement.coefficients(word)), word * often, rtol=1e-5)
+    for row in (0, 63):
+        often = np.bincount(placement.bits[row], minlength=pattern.CODED_BITS)
+        sums = placement.sums(placement.coefficients(word, row))
+        np.testing.assert_allclose(sums[row], word * often, rtol=1e-5)
+        assert float((sums**2).sum(axis=1).argmax()) == row
+
+
+def test_norm_leaves_the_signpost_out() -> None:
+    placement = pattern.place(KEY)
+    assert placement.norm(pattern.signpost()) == 0
+    assert placement.norm(np.ones_like(pattern.signpost())) == pytest.approx(np.sqrt(len(placement.slots)))
 
 
 def test_codewords_of_unrelated_payloads_are_unrelated() -> None:
