@@ -108,6 +108,18 @@ def statistics_of(samples: NDArray[np.float32], payloads: Sequence[Payload], key
     return np.array([float(flat @ slots_of(p, key).ravel()) / norm for p in payloads])
 
 
+def unmarked_samples() -> list[NDArray[np.float32]]:
+    """Samples of clips without a mark, or with somebody else's."""
+    random = np.random.default_rng(5)
+    out = [canvas_samples(clip(n, 9 + 4 * n, 48, 64, noise=(0.0, 1.0, 8.0)[n % 3])) for n in range(6)]
+    out += [canvas_samples(random.integers(0, 256, (17, 48, 48, 3), np.uint8))]
+    flashes = np.repeat(clip(8, 1), 33, axis=0) // 2
+    flashes[::4] *= 2
+    out += [canvas_samples(flashes)]
+    out += [canvas_samples(paint(clip(9, 33, 48, 64), payload_of(1), key_of(1_000_001), 4.0))]
+    return out
+
+
 def corners_at(alignment_: search.Alignment, height: int, width: int) -> NDArray[np.float64]:
     """Where the four corners of a height x width picture lie on the plane, in short sides: [4, 2]."""
     scale = search.FINE / min(height, width)
