@@ -25,10 +25,13 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Everything that depends on the model's weights, measured again (half an hour on two quiet cores), and README's figures.
+# Everything that depends on the model's weights, measured again (some hours on two quiet cores), and all figures in documents.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/model/measure.py
-	$(BIN)/python benchmarks/watermark/robustness.py
+	$(BIN)/python -m benchmarks.watermark.run --work build/watermark
+	$(BIN)/python -m benchmarks.watermark.tradeoff
+	$(BIN)/python -m benchmarks.watermark.trials
+	$(BIN)/python -m benchmarks.watermark.scale
 	$(BIN)/python benchmarks/pipeline/overhead.py
 	$(BIN)/python benchmarks/figures.py
 

@@ -194,11 +194,11 @@ def _lay(pictures: Canvas, matrix: search.Matrix) -> tuple[Canvas, tuple[int, in
 
 def _read(change: Canvas, key: bytes, path: NDArray[np.int64], place: search.Alignment) -> _Reading:
     samples = _samples(change, path, place.matrix)
-    statistic, payload, agreement = _decode(samples, key)
+    statistic, payload, agreement = decode_samples(samples, key)
     return _Reading(statistic, payload, agreement, reading.signpost_fit(samples), path, place.matrix)
 
 
-def _decode(samples: NDArray[np.float32], key: bytes) -> tuple[float, Payload | None, float]:
+def decode_samples(samples: NDArray[np.float32], key: bytes) -> tuple[float, Payload | None, float]:
     """Decode under the nonces whose sums stand out most: (statistic, payload or None, agreeing signs' share)."""
     placement = pattern.place(key)
     norm = placement.norm(samples)

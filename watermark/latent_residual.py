@@ -28,27 +28,39 @@ PSNR = 39.8
 """Decibels between a clip marked at strength 1 and its unmarked twin, about (docs/watermark.md has the trade-off)."""
 
 
-def pattern_pictures(
-    payload: Payload, key: bytes, spans: Sequence[tuple[int, int]], height: int, width: int
-) -> NDArray[np.float32]:
-    """The pattern of a clip whose latent frames decode to the pixel frames ``spans``: [T, 3, height, width].
+def draw_pattern(
+    payload: Payload,
+    key: bytes,
+    spans: Sequence[tuple[int, int]],
+    height: int,
+    width: int,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """The pattern of a clip whose latent frames decode to the pixel frames ``spans``: float32 [T, 3, height, width].
 
     One YUV picture per latent frame, the mean over its frames, sampled at ``height`` x ``width`` points; zero mean over
-    the clip's frames and of root mean square 1.
+    the clip's frames and of root mean square 1. Only some thousand signs travel to ``device``; it draws the rest.
     """
-    coefficients = pattern.coefficients(payload, key)
     share = np.zeros((len(spans), pattern.PHASES), np.float32)
     for latent_frame, (start, stop) in enumerate(spans):
         for frame in range(start, stop):
             share[latent_frame, pattern.phase_of(frame)] += 1 / (stop - start)
     frames = np.array([stop - start for start, stop in spans], np.float32)
     share -= frames @ share / frames.sum()
-    rows, columns = (pattern.cosines(n, min(height, width)) for n in (height, width))
-    pictures = np.einsum("tk,kcvu->tcvu", share, coefficients)
-    drawn = np.einsum("vy,tcvu,ux->tcyx", rows, pictures, columns, optimize=True)
-    power = float((frames / frames.sum()) @ (drawn**2).mean(axis=(1, 2, 3)))
-    scaled: NDArray[np.float32] = (drawn / max(np.sqrt(power), 1e-12)).astype(np.float32)
-    return scaled
+    slots = np.einsum("tk,kcvu->tcvu", share, pattern.coefficients(payload, key)).astype(np.float32)
+    rows, columns = (torch.from_numpy(pattern.cosines(n, min(height, width))).to(device) for n in (height, width))
+    drawn = torch.matmul(torch.matmul(rows.T, torch.from_numpy(slots).to(device)), columns)
+    weight = torch.from_numpy(frames / frames.sum()).to(device)
+    power = (weight * drawn.square().mean(dim=(1, 2, 3))).sum()
+    return drawn / power.sqrt().clamp(min=1e-12)
+
+
+def pattern_pictures(
+    payload: Payload, key: bytes, spans: Sequence[tuple[int, int]], height: int, width: int
+) -> NDArray[np.float32]:
+    """``draw_pattern`` as an array."""
+    pictures: NDArray[np.float32] = draw_pattern(payload, key, spans, height, width).numpy()
+    return pictures
 
 
 def embed_latents(
@@ -80,12 +92,12 @@ def embed_latents(
             remedy=f"Generate at least {2 * pattern.FRAMES_PER_PHASE + 1} frames, or one still.",
         )
     height, width = SUBCELLS * clips.shape[3], SUBCELLS * clips.shape[4]
-    drawn = np.stack([pattern_pictures(p, key, spans, height, width) for p in payloads])
+    drawn = torch.stack([draw_pattern(p, key, spans, height, width, latents.device) for p in payloads])
     level = strength * 255 * 10 ** (-PSNR / 20) / profile.gain
     with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
         visible = weights(clips, profile.preview)
         fine = nnf.interpolate(visible, (height, width), mode="bilinear", align_corners=False)
-        change = profile.shape_latents(torch.from_numpy(drawn * level).to(latents.device) * fine[:, :, None])
+        change = profile.shape_latents(level * drawn * fine[:, :, None])
         return layout.restore(clips.float() + change, latents)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,9 @@ from benchmarks.watermark.prompts import prompt
 KEY = hashlib.sha256(b"safegen robustness benchmark").digest()
 SECOND_KEY = hashlib.sha256(b"safegen robustness benchmark, a second key").digest()
 OWN_CRF = 18
+ISSUED_SEEDS = range(1500, 2500)
+"""Clips whose ids the verifier's ledger knows: a thousand, those of a run with the usual seeds among them."""
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -52,6 +55,7 @@ class Reading:
     status: str
     statistic: float | None = None
     segments: tuple[str, ...] = ()
+    decoded: bool = True  # False: recognised among the ids that were issued, not decoded
 
     def judged(self, truth: str) -> dict[str, Any]:
         """Right or wrong. A reader that gives no payload has guessed: half of its bits are right.
@@ -65,6 +69,7 @@ class Reading:
         by_bits = round(right * len(wanted)) >= enough_bits(len(wanted))
         return {
             "exact": truth in found,
+            "blind": truth in found and self.decoded,
             "verified": self.status == "verified" if self.status else by_bits,
             "bit_accuracy": right,
             "status": self.status or "bits",
@@ -134,10 +139,22 @@ class Studio:
             frames = sample(pipe, call, prompt=prompt(seed), seed=seed, callback=callback)
         return frames, meter.costs
 
+    @property
+    def shape(self) -> Any:
+        """The clip that the pipeline is asked for."""
+        from safegen.watermark.layouts import call_shape
+
+        return call_shape(self.pipe, self._loaded[2])
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """The pipeline's arguments."""
+        return self._loaded[2]
+
     def decode(self, latents: Any) -> Frames:
         from safegen.generators import decode_latents
 
-        return decode_latents(self.pipe, latents)
+        return decode_latents(self.pipe, latents, self.shape)
 
     def through_vae(self, frames: Frames, vae: Any = None) -> Frames:
         """Encode and decode by the pipeline's VAE, or by another one."""
@@ -199,22 +216,37 @@ def _reading(found: Any) -> Reading:
     segments = found.evidence.get("segments") or ()
     named = [s.get("content_id") for s in segments if isinstance(s, dict)]
     payload = found.payload.content_id if found.payload else None
-    return Reading(payload, str(found.status), float(found.statistic), tuple(str(n) for n in named if n))
+    decoded = "recognised_among" not in found.evidence
+    return Reading(payload, str(found.status), float(found.statistic), tuple(str(n) for n in named if n), decoded)
 
 
 class LatentResidual:
-    """The in-latent mark, put on as ``safegen generate`` does: in the sampling loop, stronger if its own read fails."""
+    """The in-latent mark, put on as ``safegen generate`` does: in the sampling loop, stronger if its own read fails.
+
+    Read as ``safegen verify`` does: a mark too weak to decode is compared with the ids that were issued. The ids of
+    ISSUED_SEEDS stand for a ledger; ``Reading.decoded`` tells both ways apart.
+    """
 
     name, keyed = "latent-residual", True
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
 
+    @cached_property
+    def issued(self) -> list[Any]:
+        """What the ledger would know, as a verifier's settings allow."""
+        from safegen.types import ContentId
+
+        return [ContentId(content_id(seed)) for seed in ISSUED_SEEDS]
+
     def payload(self, seed: int) -> str:
         return content_id(seed)
 
     def generate(self, seed: int) -> Made:
-        from safegen.marking import comfortable, make_marking
+        import tempfile
+
+        from safegen.marking import MarkRequest, comfortable, make_marking
+        from safegen.settings import Home
         from safegen.types import ContentId
 
         clean: list[Any] = []
@@ -225,9 +257,11 @@ class LatentResidual:
             return tensors
 
         pipe, identity = self.studio.pipe, content_id(seed)
-        marking = make_marking(
-            self.name, pipe, self.studio.model, ContentId(identity), KEY, lambda _done, _total: None, keep
+        home = Home(Path(tempfile.gettempdir()) / "safegen-benchmark-home")
+        request = MarkRequest(
+            ContentId(identity), KEY, self.studio.model, self.studio.call, seed, home, lambda _done, _total: None, keep
         )
+        marking = make_marking(self.name, pipe, request)
 
         def mark(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             nonlocal costs
@@ -241,7 +275,8 @@ class LatentResidual:
         for strength in marking.strengths:
             frames = marking.frames(sampled, strength)
             own = marking.read(transcode(frames, self.studio.fps, "h264", OWN_CRF))
-            if own.payload is not None and own.payload.content_id == identity and comfortable(own):
+            right = own.payload is not None and own.payload.content_id == identity
+            if right and comfortable(own, marking.headroom):
                 break
         timings = {
             "embed": costs,
@@ -251,10 +286,10 @@ class LatentResidual:
         }
         return Made(frames, self.studio.decode(clean[0]), identity, timings)
 
-    def read(self, frames: Frames, key: bytes = KEY) -> Reading:
-        from safegen.watermark.latent_residual import extract_frames
+    def read(self, frames: Frames, key: bytes = KEY, *, issued: Sequence[Any] = ()) -> Reading:
+        from safegen.watermark.extraction import extract_stream
 
-        return _reading(extract_frames(frames, key))
+        return _reading(extract_stream(frames, [key], issued=issued or self.issued))
 
     def mark_again(self, frames: Frames) -> Frames:
         return Pixel(self.studio).mark(frames, content_id(-1), SECOND_KEY)
