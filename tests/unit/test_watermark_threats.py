@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from safegen.watermark import alignment, base, pattern
 from safegen.watermark.base import Extraction, MarkStatus
-from safegen.watermark.extraction import extract_frames
+from safegen.watermark.extraction import NONCE_TRIES, extract_frames
 from tests.marked_clips import (
     KEY,
     OTHER_KEY,
@@ -23,6 +23,7 @@ from tests.marked_clips import (
     clip,
     drawn,
     key_of,
+    keyed_sums,
     levels,
     paint,
     payload_of,
@@ -76,7 +77,8 @@ def signpost_drawn(frames: int, height: int, width: int) -> NDArray[np.float32]:
 
 
 def test_copy_attack_the_difference_of_a_pair_reads_on_other_content(marked: Frames) -> None:
-    """NOT prevented by the mark: it says which clip it was made for, so what the clip shows has to be compared too."""
+    """NOT prevented by the mark: it says which clip it was made for. The verifier compares what is seen with the
+    fingerprint of that clip (safegen/copy_check.py; tests/e2e/test_copied_marks.py)."""
     residual = marked.astype(float) - clip(1, *SHAPE)
     found = read(levels(clip(7, *SHAPE) + residual))
     assert found.status is MarkStatus.VERIFIED
@@ -107,32 +109,53 @@ def test_a_pattern_under_a_guessed_key_reads_under_that_key_alone() -> None:
 
 
 @pytest.mark.parametrize("level", [1.0, 3.0])
-def test_forgery_from_an_average_of_64_clips_never_verifies(level: float, average: NDArray[np.float64]) -> None:
-    """Holds for VERIFIED: the ids are nonces, so payloads average away, and what is left has no valid MAC."""
+def test_forgery_from_an_average_of_64_clips_reads_as_nothing(level: float, average: NDArray[np.float64]) -> None:
+    """Holds, for VERIFIED and for PRESENT: ids differ, and so does how their bits lie over the slots."""
     forged = levels(clip(9, *SHAPE) + average * level * RMS / average.std())
     found = read(forged)
-    assert found.status is not MarkStatus.VERIFIED
+    assert found.status is MarkStatus.NONE
     assert found.payload is None
     issued = [payload_of(n).content_id for n in range(64)]  # not even one of those averaged is singled out
-    assert extract_frames(forged, KEY, look=False, issued=issued).status is not MarkStatus.VERIFIED
+    assert extract_frames(forged, KEY, look=False, issued=issued).status is MarkStatus.NONE
 
 
-@pytest.mark.xfail(strict=True, reason="an average keeps how the coded bits lie over the slots: 64 clips forge PRESENT")
-def test_forgery_from_an_average_of_64_clips_leaves_no_trace_of_the_payload(average: NDArray[np.float64]) -> None:
-    assert read(levels(clip(9, *SHAPE) + average * RMS / average.std())).status is MarkStatus.NONE
+def test_forgery_from_an_average_of_very_many_clips_stays_below_the_threshold() -> None:
+    """Holds at best: no content, no noise, an average word left under each nonce. T rises by a tenth, no further."""
+    random = np.random.default_rng(0)
+    for n in range(4):
+        placement = pattern.place(key_of(n))
+        rows = [placement.coefficients(random.normal(size=pattern.CODED_BITS), row) for row in range(pattern.NONCES)]
+        sums, norm = keyed_sums(np.sum(rows, axis=0).astype(np.float32), key_of(n))
+        for nonce in np.argsort(-(sums**2).sum(axis=1))[:NONCE_TRIES]:
+            statistic, payload, _ = base.decide(sums[nonce], norm, key_of(n), base.LIST_SIZE)
+            assert payload is None
+            assert 12 < statistic < base.threshold(1, 118) - 0.3
+
+
+def test_forgery_from_an_average_of_clips_of_one_nonce_reads_present() -> None:
+    """NOT prevented, and why there are nonces: such clips share how their bits lie. The owner alone knows which they
+    are; a collector with hundreds of clips and their unmarked twins may sort them by likeness."""
+    same = [p for p in map(payload_of, range(2000)) if pattern.nonce_of(p.content_id, KEY) == 7][:16]
+    assert len(same) == 16
+    total = sum(moving_part(paint(clip(100 + n, *SHAPE), p, KEY, RMS)) for n, p in enumerate(same))
+    found = read(levels(clip(9, *SHAPE) + total * RMS / np.std(total)))
+    assert found.status is MarkStatus.PRESENT
+    assert found.payload is None
 
 
 def test_forgery_from_averages_fades_with_their_number_but_the_signpost_stays(average: NDArray[np.float64]) -> None:
-    """PRESENT can be forged from a few dozen clips of one key (it has no MAC), hardly from hundreds; see above."""
-    statistics, signposts = [], []
-    for residual in (average_of(4), average_of(16), average):
-        found = read(levels(clip(9, *SHAPE) + residual * RMS / residual.std()))
-        assert found.status is not MarkStatus.VERIFIED
-        statistics.append(found.statistic)
-        signposts.append(float(str(found.evidence["signpost"])))
-    assert statistics[0] > statistics[1] + 2 > statistics[2] + 4
-    assert statistics[2] < base.threshold(1) + 2
-    assert min(signposts) > 15
+    """NOT prevented for a few clips, whose average reads as one of them: a copy, as from that clip alone. Holds from
+    16 on."""
+    found = {}
+    for count, residual in ((2, average_of(2)), (4, average_of(4)), (16, average_of(16)), (64, average)):
+        found[count] = read(levels(clip(9, *SHAPE) + residual * RMS / residual.std()))
+    for count in (2, 4):
+        assert found[count].status is MarkStatus.VERIFIED
+        assert found[count].payload in [payload_of(n) for n in range(count)]
+    for count in (16, 64):
+        assert found[count].status is MarkStatus.NONE
+    assert found[2].statistic > found[4].statistic + 4 > found[16].statistic + 8
+    assert min(float(str(f.evidence["signpost"])) for f in found.values()) > 15
 
 
 def test_forgery_from_an_average_says_nothing_under_another_key(average: NDArray[np.float64]) -> None:
@@ -149,16 +172,18 @@ def test_marking_again_under_a_second_key_leaves_both_readable(marked: Frames) -
     assert read(twice, OTHER_KEY).payload == OTHER_PAYLOAD
 
 
-def test_marking_again_four_times_as_strong_silences_the_first_payload(marked: Frames) -> None:
-    """NOT prevented, but it shows: such a second mark is 12 dB above the first."""
-    twice = paint(marked, OTHER_PAYLOAD, OTHER_KEY, 4 * RMS)
+def test_marking_again_six_times_as_strong_silences_the_first_payload(marked: Frames) -> None:
+    """NOT prevented, but it shows: such a second mark is 16 dB above the first. One of 12 dB leaves both readable."""
+    assert read(paint(marked, OTHER_PAYLOAD, OTHER_KEY, 4 * RMS)).payload == PAYLOAD
+    twice = paint(marked, OTHER_PAYLOAD, OTHER_KEY, 6 * RMS)
     assert read(twice, OTHER_KEY).payload == OTHER_PAYLOAD
     assert read(twice).payload is None
-    assert psnr(twice, clip(1, *SHAPE)) < 27
+    assert psnr(twice, clip(1, *SHAPE)) < 23
 
 
 def test_marking_again_under_the_same_key_keeps_exactly_one_of_the_two(marked: Frames) -> None:
-    """With equal strengths either may win; the stronger does. Owners should not mark what already reads as theirs."""
+    """With equal strengths either may win; the stronger does. They lie under two nonces and hardly damage each other,
+    but the reader stops at the first. Owners should not mark what already reads as theirs."""
     assert read(paint(marked, OTHER_PAYLOAD, KEY, RMS)).payload in (PAYLOAD, OTHER_PAYLOAD)
     assert read(paint(marked, OTHER_PAYLOAD, KEY, 2 * RMS)).payload == OTHER_PAYLOAD
 
