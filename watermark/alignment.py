@@ -1,5 +1,5 @@
 """Which phase of the pattern each frame shows: found from the signpost, so that cut, doubled, dropped, slowed or
-reordered frames read as well as untouched ones (spec section 5)."""
+reordered frames read as well as untouched ones (spec section 7)."""
 
 from __future__ import annotations
 

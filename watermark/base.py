@@ -6,8 +6,9 @@ answer rests on a statistic whose law under "no mark by this key" is known whate
 * The key's pseudorandom signs k_i are independent of an unmarked video, so by Hoeffding's inequality the correlation
   T = sum_i k_i c_i a_i / ||a|| of its whitened samples a with a fixed codeword c obeys P(T >= z) <= exp(-z*z/2).
 * Extraction looks for the best of 2**112 codewords in each of the alignments that it tries, so the p-value is
-  alignments * 2**112 * exp(-z*z/2): a bound, never an estimate. Where the MAC holds, the codeword is one of the 2**64
-  that the key allows, and 2**64 takes the place of 2**112.
+  alignments * 2**112 * exp(-z*z/2): a bound, never an estimate. A scheme that may lay a codeword in 64 ways
+  (``placements``) pays for all: 2**118. Where the MAC holds, the codeword is one of the 2**64 that the key allows, each
+  in one way, and 2**64 takes the place of both.
 
 PRESENT needs p <= 1e-6 over all codewords. VERIFIED needs p <= 1e-6 *and* a payload whose 40-bit MAC holds; a list of
 L candidates in each of A alignments passes the MAC by chance with probability at most A*L*2**-40 (7e-12 for one

@@ -1,4 +1,4 @@
-"""Where a picture lies on the pattern's plane: found from the signpost alone (spec section 6).
+"""Where a picture lies on the pattern's plane: found from the signpost alone (spec section 7).
 
 The pattern is a sum of cosines of period two short sides, even in both directions. Shifting it by one short side
 mirrors it, so one circular correlation over the period finds every crop, shift, mirroring and half turn at once;

@@ -1,4 +1,4 @@
-"""Where coded bits lie in latents, and the statistic that reads them (docs/spec/payload-v1.md, sections 3 to 5).
+"""Where coded bits lie in latents, and the statistic that reads them (docs/spec/payload-v1.md, sections 5 and 8).
 
 Latents here are ``[C, T, H, W]`` float32 tensors as an encoder returns them. Each latent frame's key stream depends on
 its index alone, so that a clip cut at its end still reads.

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, WatermarkError
 from safegen.watermark.base import MarkStatus
 from safegen.watermark.extraction import extract_frames
+from safegen.watermark.reading import MAX_ASPECT
 from tests.marked_clips import key_of
 
 KINDS = ("noise", "constant", "still", "flash", "stripes", "black and white")
@@ -57,14 +58,20 @@ def check(frames: NDArray[np.uint8], key: bytes, *, look: bool) -> None:
 @settings(deadline=None, max_examples=40)
 @given(clips(frames=40, side=80, aspect=3), st.integers(0, 2**31))
 def test_any_clip_is_answered_and_none_verifies(frames: NDArray[np.uint8], number: int) -> None:
-    """Up to 3 : 1; thinner pictures are answered too, but at a cost that grows with their aspect."""
     check(frames, key_of(number), look=False)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=25)
 @given(clips(frames=8, side=80, aspect=40), st.integers(0, 2**31))
-def test_very_thin_pictures_are_answered(frames: NDArray[np.uint8], number: int) -> None:
-    check(frames, key_of(number), look=False)
+@example(np.zeros((5, 4, 20, 3), np.uint8), 0)
+@example(np.zeros((5, 4, 21, 3), np.uint8), 0)
+def test_pictures_are_refused_only_where_they_are_too_long_and_narrow(frames: NDArray[np.uint8], number: int) -> None:
+    short, long = sorted(frames.shape[1:3])
+    if long <= MAX_ASPECT * short:
+        check(frames, key_of(number), look=False)
+    else:
+        with pytest.raises(WatermarkError, match="too long and narrow"):
+            extract_frames(frames, key_of(number), look=False)
 
 
 @settings(deadline=None, max_examples=6)
