@@ -3,7 +3,8 @@
 112 bits: content id (64), version (8), truncated HMAC-SHA256 (40). The MAC is the accept rule: without the watermark
 key nobody can make a payload that reads as ours, and a wrong decoding passes with probability 2**-40. The random
 content id comes first because it is also the nonce: run through the convolutional code it leaves no coded bit that
-is the same in every clip of a key, so that averaging clips averages the payload away; and it chooses how pattern.py lays the bits. Pure stdlib.
+is the same in every clip of a key, and it chooses how pattern.py lays the bits, so that averaging clips averages the
+payload away. Pure stdlib.
 """
 
 from __future__ import annotations
