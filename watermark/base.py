@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 PRESENCE_P_VALUE = 1e-6
 """The largest p-value at which a mark counts as present."""
 
+SMALLEST_P_VALUE = 1e-300
+"""Smaller bounds are given as this one, lest they read as zero; evidence has their logarithm."""
+
 LIST_SIZE = 8
 """How many candidate payloads of one alignment are shown to the MAC."""
 
@@ -150,7 +153,7 @@ def conclude(
         scheme=scheme,
         payload=payload if status is MarkStatus.VERIFIED else None,
         statistic=statistic,
-        p_value=math.exp(log_p),
+        p_value=max(math.exp(log_p), SMALLEST_P_VALUE),
         threshold=threshold(hypotheses, codeword_bits),
         hypotheses=hypotheses,
         evidence={**evidence, "log10_p": round(log_p / math.log(10), 2)},

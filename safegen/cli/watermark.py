@@ -186,7 +186,7 @@ def _print_reading(file: Path, found: Extraction, problem: str) -> None:
 def _bound(found: Extraction) -> str:
     """The p-value's bound, also where it is too small for a float."""
     exponent = found.evidence.get("log10_p")
-    small = found.p_value < 1e-300 and isinstance(exponent, float)
+    small = found.p_value <= 1e-300 and isinstance(exponent, float)
     return f"at most 10^{exponent:.0f}" if small else f"at most {found.p_value:.1e}"
 
 
