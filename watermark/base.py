@@ -111,6 +111,14 @@ class Extractor(Protocol):
         ...
 
 
+def check_frames(frames: NDArray[np.uint8]) -> None:
+    """WatermarkError unless ``frames`` are an array uint8 [T, H, W, 3], not empty."""
+    if not isinstance(frames, np.ndarray):
+        raise WatermarkError(f"frames must be a uint8 array [T, H, W, 3], not {type(frames).__name__}")
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise WatermarkError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}")
+
+
 def log_p_value(statistic: float, hypotheses: int, codeword_bits: float = PAYLOAD_BITS) -> float:
     """Natural log of the bound above for 2**codeword_bits codewords, at most 0."""
     if not math.isfinite(statistic) or statistic <= 0:

@@ -29,6 +29,9 @@ SEARCH_FRAMES = 32
 WINDOW_FRAMES = 128
 """Frames of a long clip that are read together."""
 
+SEARCHED_WINDOWS = 3
+"""Windows of a long clip that are searched for a moved picture, about a second each."""
+
 PART_FRAMES = 32
 """A window that says nothing is looked at in parts of so many frames, each starting in the middle of the last."""
 
@@ -286,10 +289,10 @@ def extract_stream(
     """``extract_frames`` for clips of any length, frame by frame ([H, W, 3]), in bounded memory and under several keys.
 
     The clip is read WINDOW_FRAMES at a time; stretches of a window that the first payload leaves unmarked are read
-    once more, for a second one. The search of moved pictures looks into the window with the clearest signpost alone.
+    once more, for a second one. Moved pictures are searched for in the SEARCHED_WINDOWS with the clearest signposts.
     """
     best: _Outcome | None = None
-    clearest: tuple[float, int, Canvas] | None = None
+    clearest: list[tuple[float, int, Canvas]] = []
     segments: list[_Segment] = []
     hypotheses, count = 0, 0
     for canvas in _windows(frames):
@@ -299,15 +302,14 @@ def extract_stream(
             signpost = max(signpost, found.signpost)
             best = found if best is None or found.rank() > best.rank() else best
             segments = _merge(segments, _moved(found.segments, count + first))
-        if clearest is None or signpost > clearest[0]:
-            clearest = (signpost, count, canvas)
+        clearest = sorted([*clearest, (signpost, count, canvas)], key=lambda c: -c[0])[:SEARCHED_WINDOWS]
         count += len(canvas)
-    if clearest is not None and (best is None or best.payload is None):
-        for key in keys:
-            found = _look(clearest[2], key, look=look, issued=issued)
+    if best is None or best.payload is None:
+        for (_, first, canvas), key in itertools.product(clearest, keys):
+            found = _look(canvas, key, look=look, issued=issued)
             hypotheses += found.hypotheses
             if best is None or found.rank() > best.rank():
-                best, segments = found, _moved(found.segments, clearest[1])
+                best, segments = found, _merge(segments, _moved(found.segments, first))
             if found.payload is not None:
                 break
     if best is None:

@@ -21,7 +21,7 @@ from safegen.errors import WatermarkError
 from safegen.types import Json
 from safegen.watermark import fastvae
 from safegen.watermark import still_carrier as carrier
-from safegen.watermark.base import LIST_SIZE, Extraction, Progress, conclude
+from safegen.watermark.base import LIST_SIZE, Extraction, Progress, check_frames, conclude
 from safegen.watermark.fastvae import load_reader, load_vae, vae_digest
 from safegen.watermark.latent_residual import step_count
 from safegen.watermark.layouts import ClipShape, Layout
@@ -197,8 +197,7 @@ def extract_frames(
     by resizing. Every try is a hypothesis that the p-value pays for. Raises WatermarkError when the frames are no clip.
     """
     check_key(key)
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-        raise WatermarkError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}")
+    check_frames(frames)
     fastvae.latent_stats(vae)  # refuses a VAE that cannot be read at all
     own = _fit(vae, frames.shape[:3])
     tries = list(dict.fromkeys([own, *(_fit(vae, s) for s in shapes)]))

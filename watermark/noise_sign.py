@@ -36,7 +36,7 @@ from torch import Tensor
 from safegen.errors import WatermarkError
 from safegen.types import Json
 from safegen.watermark import ecc, fastvae, noise_inversion
-from safegen.watermark.base import LIST_SIZE, Extraction, conclude, decide
+from safegen.watermark.base import LIST_SIZE, Extraction, check_frames, conclude, decide
 from safegen.watermark.payload import PAYLOAD_BITS, Payload, check_key, pack, stream, to_bits
 
 if TYPE_CHECKING:
@@ -183,8 +183,7 @@ class NoiseSignExtractor:
         The p-value pays for all 4096 nonces in each reader, tried or not.
         """
         check_key(key)
-        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-            raise WatermarkError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}")
+        check_frames(frames)
         if isinstance(self._vae, str) or hasattr(self._vae, "__fspath__"):
             self._vae = fastvae.load_reader(self._vae)
         latents = encode_frames(self._vae, frames)

@@ -19,7 +19,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from safegen.types import ContentId
+from safegen.errors import PayloadError
+from safegen.types import ContentId, parse_content_id
 from safegen.watermark import ecc
 from safegen.watermark.payload import PAYLOAD_BITS, Payload, pack, stream, to_bits
 
@@ -120,7 +121,10 @@ def place(key: bytes, nonces: tuple[int, ...] = tuple(range(NONCES))) -> Placeme
 
 def nonce_of(content_id: ContentId, key: bytes) -> int:
     """Which of the key's NONCES placements a clip uses: pseudorandom, so that averaging clips cancels their marks."""
-    identity = int(content_id, 16)
+    try:
+        identity = int(parse_content_id(content_id), 16)
+    except (ValueError, TypeError) as exc:
+        raise PayloadError(f"{exc}", remedy="Draw one with safegen.types.new_content_id().") from exc
     return stream(key, f"{SCHEME}/nonce", identity >> 32, identity & 0xFFFFFFFF, length=1)[0] % NONCES
 
 

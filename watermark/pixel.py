@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from safegen.errors import WatermarkError
 from safegen.watermark import ecc
-from safegen.watermark.base import LIST_SIZE, Extraction, conclude, decide
+from safegen.watermark.base import LIST_SIZE, Extraction, check_frames, conclude, decide
 from safegen.watermark.payload import PAYLOAD_BITS, Payload, check_key, pack, stream, to_bits
 
 SCHEME = "pixel"
@@ -42,11 +42,10 @@ class PixelScheme:
     def extract_frames(self, frames: NDArray[np.uint8], key: bytes) -> Extraction:
         """Read uint8 RGB ``frames [T, H, W, 3]`` blindly; frames too small to carry a mark read as NONE."""
         check_key(key)
+        check_frames(frames)
         try:
             blocks = _check(frames)
         except WatermarkError:
-            if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-                raise
             return conclude(SCHEME, 0.0, None, 1, {"reason": "frames too small"})
         signs, index = _place(key, blocks)
         step = max(1, math.ceil(len(frames) / MAX_READ_FRAMES))
@@ -65,8 +64,7 @@ class PixelScheme:
 
 def _check(frames: NDArray[np.uint8]) -> int:
     """How many blocks each frame has; WatermarkError unless the frames are frames and have enough of them."""
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-        raise WatermarkError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}")
+    check_frames(frames)
     blocks = int(frames.shape[1] // 8) * int(frames.shape[2] // 8)
     if blocks < CODED_BITS:
         raise WatermarkError(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safegen.errors import WatermarkError
+from safegen.watermark import base
 from safegen.watermark.pattern import PHASES, cosines, signpost, used
 
 SHORT = 48
@@ -36,10 +37,7 @@ Canvas = NDArray[np.float32]
 
 def check_frames(frames: NDArray[np.uint8]) -> None:
     """WatermarkError unless ``frames`` are uint8 [T, H, W, 3], not empty and of a sane aspect."""
-    if not isinstance(frames, np.ndarray):
-        raise WatermarkError(f"frames must be a uint8 array [T, H, W, 3], not {type(frames).__name__}")
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-        raise WatermarkError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}")
+    base.check_frames(frames)
     short, long = sorted(frames.shape[1:3])
     if long > MAX_ASPECT * short:
         raise WatermarkError(
