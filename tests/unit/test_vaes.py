@@ -22,19 +22,28 @@ def test_nothing_is_known_at_first(home: Home) -> None:
 
 def test_the_latest_comes_first_and_shapes_are_bounded(home: Home) -> None:
     for n in range(MAX_SHAPES + 3):
-        remember_vae(home, "aa", "tiny", (5 + n, 64, 64))
-    remember_vae(home, "bb", "/models/other", (9, 32, 32))
-    remember_vae(home, "aa", "tiny", (6, 64, 64))
+        remember_vae(home, "aa", "tiny", "latent-still", (5 + n, 64, 64))
+    remember_vae(home, "bb", "/models/other", "latent-still", (9, 32, 32))
+    remember_vae(home, "aa", "tiny", "latent-still", (6, 64, 64))
     first, second = known_vaes(home)
     assert (first.digest, second.digest) == ("aa", "bb")
     assert first.shapes[0] == (6, 64, 64)
     assert len(first.shapes) == len(set(first.shapes)) == MAX_SHAPES
 
 
+def test_schemes_of_one_vae_are_remembered_apart(home: Home) -> None:
+    remember_vae(home, "aa", "tiny", "latent-still", (1, 64, 64))
+    remember_vae(home, "aa", "tiny", "noise-sign", (25, 64, 64))
+    assert [(r.scheme, r.shapes) for r in known_vaes(home)] == [
+        ("noise-sign", ((25, 64, 64),)),
+        ("latent-still", ((1, 64, 64),)),
+    ]
+
+
 def test_the_same_again_writes_nothing(home: Home) -> None:
-    remember_vae(home, "aa", "tiny", (5, 64, 64))
+    remember_vae(home, "aa", "tiny", "latent-still", (5, 64, 64))
     before = (home.root / "vaes.json").stat().st_mtime_ns
-    remember_vae(home, "aa", "tiny", (5, 64, 64))
+    remember_vae(home, "aa", "tiny", "latent-still", (5, 64, 64))
     assert (home.root / "vaes.json").stat().st_mtime_ns == before
     assert [p.name for p in home.root.iterdir()] == ["vaes.json"]
 
