@@ -36,6 +36,11 @@ def parse_content_id(text: str) -> ContentId:
     return ContentId(text)
 
 
+def soft_binding_alg(scheme: str) -> str:
+    """The name under which C2PA soft bindings state a watermark scheme of ours (reverse DNS, with its version)."""
+    return f"org.safegen.{scheme}.1"
+
+
 class Basis(StrEnum):
     """What a finding rests on (EU Code of Practice, measure 2.3)."""
 

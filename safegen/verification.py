@@ -154,19 +154,30 @@ class Verifier:
     def _look_up(
         self, ledger: Ledger, path: Path, content_id: ContentId, metadata: _Metadata, keys: Sequence[KeyStore]
     ) -> tuple[Finding, int | None]:
-        entry = next((e for e in ledger.find_content(content_id) if e.kind == "generated"), None)
+        about = ledger.find_content(content_id)
+        entry = next((e for e in about if e.kind == "generated"), None)
         if entry is None:
             summary = f"The ledger has no entry for content id {content_id}."
             return Finding(Basis.LEDGER, Status.ABSENT, summary, {"content_id": content_id}), None
         evidence: dict[str, Json] = {"entry": entry.index, "time": entry.time, "leaf_hash": entry.leaf_hash}
         problems = list(_entry_problems(ledger, entry, keys, evidence))
+        restored: Entry | None = None
         if metadata.ours:
-            problems += _file_problems(path, entry, metadata, evidence)
+            restored = _restoration(path, about, metadata, evidence)
+            if restored is None:
+                problems += _file_problems(path, entry, metadata, evidence)
+            else:
+                problems += _entry_problems(ledger, restored, keys, evidence)
         elif metadata.finding.status is not Status.FAIL:
             problems += self._kept_manifest_problems(path, entry, keys, evidence)
         if problems:
             return Finding(Basis.LEDGER, Status.FAIL, " ".join(problems), evidence), entry.index
         summary = f"Entry {entry.index} of {entry.time} records this clip and lies under the signed checkpoint."
+        if restored is not None:
+            summary = (
+                f"Entry {restored.index} of {restored.time} records that this file was given back the credential of"
+                f" the clip of entry {entry.index}; both lie under the signed checkpoint."
+            )
         return Finding(Basis.LEDGER, Status.PASS, summary, evidence), entry.index
 
     def _kept_manifest_problems(
@@ -268,6 +279,19 @@ def _entry_problems(ledger: Ledger, entry: Entry, keys: Sequence[KeyStore], evid
     return ["The checkpoint over the entry is not signed by this home's ledger key."]
 
 
+def _restoration(path: Path, about: Sequence[Entry], metadata: _Metadata, evidence: dict[str, Json]) -> Entry | None:
+    """The entry that records this very file, with this manifest, as one that was given a credential back."""
+    manifest_id = None if metadata.credential is None else metadata.credential.manifest_id
+    candidates = [e for e in about if e.kind == "recovered" and e.body.get("manifest_id") == manifest_id]
+    if not candidates:
+        return None
+    evidence["sha256"] = digest = _sha256(path)
+    found = next((e for e in candidates if e.event.asset_sha256 == digest), None)
+    if found is not None:
+        evidence["restored"] = found.index
+    return found
+
+
 def _file_problems(path: Path, entry: Entry, metadata: _Metadata, evidence: dict[str, Json]) -> list[str]:
     evidence["sha256"] = digest = _sha256(path)
     problems = []
@@ -296,7 +320,10 @@ def _decide(metadata: _Metadata, mark: Mark, ledger: Finding) -> VerdictKind:
         )
         if contradiction:
             return VerdictKind.TAMPERED
-        return VerdictKind.VERIFIED if marked is ledger.status is Status.PASS else VerdictKind.INCONCLUSIVE
+        if marked is not Status.PASS or ledger.status is not Status.PASS:
+            return VerdictKind.INCONCLUSIVE
+        # A restored file's credential is sound, and says itself that these are not the bytes that were signed first.
+        return VerdictKind.RECOVERED if "restored" in ledger.evidence else VerdictKind.VERIFIED
     if marked is Status.PASS:
         denies = credential is not None and metadata.finding.status is Status.PASS and not credential.ai_generated
         if denies or ledger.status is Status.ABSENT:

@@ -13,6 +13,7 @@ import typer
 from safegen.cli import doctor as doctor_command
 from safegen.cli import generate as generate_command
 from safegen.cli import keys, ledger, policy
+from safegen.cli import recover as recover_command
 from safegen.cli import verify as verify_command
 from safegen.cli import watermark as watermark_commands
 from safegen.cli.shell import JsonFlag
@@ -85,6 +86,20 @@ def verify(
 ) -> None:
     """Say what can be known of a file: credential, mark, ledger and passive detector, and one verdict."""
     verify_command.run(file=file, neural=neural, as_json=as_json)
+
+
+@app.command(epilog=EXIT_CODES)
+def recover(
+    file: Annotated[Path, typer.Argument(help="A file whose credential was stripped.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, of the same format.")],
+    sidecar: Annotated[
+        bool, typer.Option("--sidecar", help="Leave the media as it is; write the credential beside it, as .c2pa.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give a stripped file its credential back, found by its mark: as the parent of a new one, signed and recorded."""
+    recover_command.run(file=file, output=output, sidecar=sidecar, force=force, as_json=as_json)
 
 
 @app.command(epilog=EXIT_CODES)

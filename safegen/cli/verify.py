@@ -19,7 +19,7 @@ EXIT_CODE = {
 }
 MEANING = {
     VerdictKind.VERIFIED: "the credential is valid, and mark and ledger agree with it",
-    VerdictKind.RECOVERED: "the credential is gone; mark and ledger still name the clip",
+    VerdictKind.RECOVERED: "the original credential is gone; mark and ledger still name the clip",
     VerdictKind.TAMPERED: "a credential is there and broken, or the findings contradict each other",
     VerdictKind.UNVERIFIED: "nothing in this file was made by this safegen home",
     VerdictKind.INCONCLUSIVE: "something that the answer needs could not run",

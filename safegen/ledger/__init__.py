@@ -1,6 +1,7 @@
 """The ledger: append-only entries in SQL, an RFC 6962 Merkle tree over them, a signed checkpoint after each."""
 
 from safegen.ledger.audit import LedgerReport, Problem
+from safegen.ledger.bindings import Binding
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint, open_note, sign_checkpoint, sign_note
 from safegen.ledger.entry import Entry, Event, EventKind
 from safegen.ledger.proof import InclusionProof, verify_inclusion
@@ -8,6 +9,7 @@ from safegen.ledger.schema import current_revision, downgrade, upgrade
 from safegen.ledger.store import Ledger, Receipt
 
 __all__ = [
+    "Binding",
     "Checkpoint",
     "Entry",
     "Event",

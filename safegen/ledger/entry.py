@@ -38,6 +38,7 @@ class EventKind(StrEnum):
     FAILED = "failed"
     WITHDRAWN = "withdrawn"
     REVIEWED = "reviewed"
+    RECOVERED = "recovered"
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,21 @@ head = Table(
 )
 """One row, the writers' lock: the number of entries, the frontier (hex, space-separated) and the signer's vkey."""
 
+soft_bindings = Table(
+    "soft_bindings",
+    metadata,
+    Column("entry", Big, primary_key=True, autoincrement=False),
+    Column("alg", String(128), nullable=False),
+    Column("value", String(128), nullable=False),
+    Column("manifest_id", String(255), nullable=False),
+    Index("ix_soft_bindings_value", "value"),
+    Index("ix_soft_bindings_manifest_id", "manifest_id"),
+)
+"""An index: what a mark says, and which manifest that leads to. It follows from the entries and is no evidence itself.
+
+``value`` is random enough to find a row without the algorithm's name, which would make the index three times as large.
+"""
+
 SQLITE_TRIGGERS = frozenset(
     {
         *(f"{table}_no_{what}" for table in ("entries", "checkpoints", "nodes") for what in ("update", "delete")),

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import Connection, Engine, Row, Select, bindparam, func, insert, select, update
 
 from safegen.errors import LedgerError
-from safegen.ledger import merkle, schema
+from safegen.ledger import bindings, merkle, schema
 from safegen.ledger.audit import LedgerReport, audit, column_faults
+from safegen.ledger.bindings import Binding
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, default_origin, open_checkpoint, sign_checkpoint
 from safegen.ledger.database import connect, parse_url, reading, writing
 from safegen.ledger.entry import COLUMNS, Entry, Event, EventKind, decode_leaf, encode_leaf
@@ -120,6 +122,9 @@ class Ledger:
             digest = merkle.leaf_hash(leaf)
             _refuse_duplicate(connection, event)
             connection.execute(_INSERT_ENTRY, _row(event, index, time, leaf, digest))
+            binding = bindings.binding_of(index, event)
+            if binding is not None:
+                connection.execute(bindings.INSERT, binding.row())
             tiles = [
                 {"level": level, "position": position, "hash": node.hex()}
                 for level, position, node in frontier.push(digest)
@@ -216,6 +221,26 @@ class Ledger:
         )
         with reading(self._engine) as connection:
             return [ContentId(value) for value in connection.execute(query).scalars()]
+
+    def find_binding(self, alg: str, value: str, *, limit: int, after: int = -1) -> list[Binding]:
+        """The soft bindings of this algorithm and value whose entries come after ``after``, oldest first.
+
+        Each was checked against its entry: LedgerDamagedError if the index says something that the entry does not.
+        """
+        return self._bindings(bindings.BY_VALUE, {"alg": alg, "value": value, "after": after, "limit": limit})
+
+    def find_manifest(self, manifest_id: str) -> Binding | None:
+        """The soft binding that leads to a manifest, by the manifest's id; None if there is none. Checked likewise."""
+        found = self._bindings(bindings.BY_MANIFEST, {"manifest_id": manifest_id})
+        return found[0] if found else None
+
+    def _bindings(self, query: Select[Any], parameters: dict[str, object]) -> list[Binding]:
+        with reading(self._engine) as connection:
+            found = [Binding(**row._mapping) for row in connection.execute(query, parameters)]
+        for binding in found:
+            if bindings.binding_of(binding.entry, self.get(binding.entry).event) != binding:
+                raise damaged(f"the soft binding of entry {binding.entry} is not what the entry says")
+        return found
 
     def find_asset(self, sha256: str) -> list[Entry]:
         """Return all entries about one file by its SHA-256 (hex), oldest first; raises as ``find_content``."""

@@ -58,6 +58,23 @@ def test_rule(credential: Credential, mark: Status, named: ContentId | None, led
     assert _decide(metadata, found, Finding(Basis.LEDGER, ledger, "")) == VerdictKind(verdict)
 
 
+@pytest.mark.parametrize(
+    ("mark", "named", "ledger", "verdict"),
+    [
+        (PASS, ID, PASS, "recovered"),
+        (PASS, OTHER, PASS, "tampered"),
+        (FAIL, ID, PASS, "tampered"),
+        (ABSENT, None, PASS, "tampered"),
+        (PASS, ID, FAIL, "tampered"),
+        (NOT_RUN, None, PASS, "inconclusive"),
+    ],
+)
+def test_a_restored_file_is_never_verified(mark: Status, named: ContentId | None, ledger: Status, verdict: str) -> None:
+    found = Mark(Finding(Basis.WATERMARK, mark, ""), named)
+    entry = Finding(Basis.LEDGER, ledger, "", {"restored": 3})
+    assert _decide(_judge_credential(OURS), found, entry) == VerdictKind(verdict)
+
+
 def test_an_expired_certificate_alone_makes_nothing_ours() -> None:
     expired = Credential(
         CredentialState.INVALID, content_id=ID, signature_valid=True, failure_codes=("signingCredential.expired",)

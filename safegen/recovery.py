@@ -1,0 +1,276 @@
+"""Finding the credential that was kept for a clip, by the clip's mark, and giving it back to the file.
+
+    from safegen.recovery import recover
+
+    done = recover(Path("stripped.mp4"), Path("restored.mp4"))
+
+A platform that strips metadata strips the C2PA manifest and leaves the mark. The mark names the clip, the ledger has
+its fingerprint and the hash of its manifest, and this home has kept the manifest itself. What is written is an honest
+claim about a new asset (``safegen.provenance.restoring``), never the claim that these bytes are the ones that were
+signed; it is recorded in the ledger, and ``safegen verify`` answers ``recovered`` for it. See docs/recovery.md.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safegen.errors import InputError, LedgerError, SafegenError
+from safegen.files import Target, uninterrupted
+from safegen.settings import Home
+from safegen.types import Basis, ContentId, Finding, Json, Progress, Status, Verdict, soft_binding_alg
+from safegen.verification import verify
+
+if TYPE_CHECKING:
+    from safegen.ledger import Entry
+
+
+class Outcome(StrEnum):
+    """How a look-up by the mark ended. From ``no_mark`` to ``damaged`` there is nothing to give."""
+
+    FOUND = "found"
+    RESTORED = "restored"
+    NO_MARK = "no_mark"
+    COPIED = "copied"
+    UNRECORDED = "unrecorded"
+    NOT_KEPT = "not_kept"
+    DAMAGED = "damaged"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a file's mark leads to. The manifest store (JUMBF bytes), its URN and ``alg`` are there if it was found.
+
+    ``compared`` is whether the pictures were compared with the clip's fingerprint, and ``similarity`` how well they
+    agree, 0 to 100: found without it means that the mark alone names the clip.
+    """
+
+    outcome: Outcome
+    summary: str
+    verdict: Verdict
+    content_id: ContentId | None = None
+    entry: int | None = None
+    alg: str = ""
+    manifest: bytes = b""
+    manifest_id: str = ""
+    compared: bool = False
+    similarity: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What ``recover`` did. The last five are set where something was written; ``recovered`` is the kept manifest."""
+
+    outcome: Outcome
+    summary: str
+    content_id: ContentId | None
+    output: Path | None = None
+    sidecar: Path | None = None
+    manifest_id: str = ""
+    recovered: str = ""
+    entry: int | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the result as plain JSON values, in the documented shape."""
+        return {
+            "outcome": str(self.outcome),
+            "summary": self.summary,
+            "content_id": self.content_id,
+            "output": None if self.output is None else str(self.output),
+            "sidecar": None if self.sidecar is None else str(self.sidecar),
+            "manifest_id": self.manifest_id or None,
+            "recovered_manifest_id": self.recovered or None,
+            "entry": self.entry,
+        }
+
+
+def find(path: Path, *, home: Home | None = None, progress: Progress | None = None) -> Found:
+    """Look up the manifest kept for the clip that ``path``'s mark names. Writes nothing, touches no network.
+
+    A copied mark, a mark of nobody's and an entry that does not hold are outcomes. Raises InputError if there is no
+    file that can be decoded.
+    """
+    home = home or Home.default()
+    verdict = verify(path, home=home, progress=progress)
+    mark, ledger = _finding(verdict, Basis.WATERMARK), _finding(verdict, Basis.LEDGER)
+    named = _named(mark)
+
+    def ended(outcome: Outcome, summary: str) -> Found:
+        return Found(outcome, summary, verdict, named)
+
+    if mark.status is Status.FAIL:
+        return ended(Outcome.COPIED, mark.summary)
+    if mark.status is Status.ABSENT:
+        return ended(Outcome.NO_MARK, mark.summary)
+    if mark.status is not Status.PASS or named is None:
+        return ended(Outcome.UNDECIDED, mark.summary)
+    if verdict.content_id != named:
+        return ended(Outcome.DAMAGED, "The file's credential and its mark name different clips.")
+    if ledger.status is Status.ABSENT:
+        return ended(Outcome.UNRECORDED, ledger.summary)
+    if ledger.status is Status.FAIL:
+        return ended(Outcome.DAMAGED, ledger.summary)
+    if ledger.status is not Status.PASS or verdict.entry is None:
+        return ended(Outcome.UNDECIDED, ledger.summary)
+    return _kept(replace(ended(Outcome.FOUND, ""), entry=verdict.entry), mark, home)
+
+
+def recover(
+    path: Path,
+    output: Path,
+    *,
+    sidecar: bool = False,
+    force: bool = False,
+    home: Home | None = None,
+    progress: Progress | None = None,
+) -> Recovery:
+    """Give the stripped file ``path`` its credential back, as ``output``: signed by this home and recorded.
+
+    With ``sidecar`` the manifest goes into ``<output's name>.c2pa`` and ``output`` is an exact copy of ``path`` (or
+    ``path`` itself, which then is left alone). What cannot be given back is an outcome; then nothing is written. Raises
+    InputError if ``path`` cannot be decoded or carries a credential of its own, or ``output`` cannot be written;
+    KeyStoreError, ProvenanceError or LedgerError if signing or recording fails, and leaves nothing.
+    """
+    home = home or Home.default()
+    path, output = Path(path).expanduser(), Path(output).expanduser()
+    target, beside = _targets(path, output, sidecar=sidecar, force=force)
+    found = find(path, home=home, progress=progress)
+    credential = _finding(found.verdict, Basis.METADATA)
+    if credential.status is not Status.ABSENT:
+        raise InputError(
+            f"{path} carries a credential of its own, which recovery would hide: {credential.summary}",
+            remedy="`safegen verify` judges it. If it is damaged, recover from a copy without it (ffmpeg -c copy).",
+        )
+    if found.outcome is Outcome.FOUND and not found.compared:
+        # The mark could be a copied one. What would have told could not be done, so nothing is signed.
+        why = "The mark names a clip, but its pictures could not be compared with this file's."
+        found = replace(found, outcome=Outcome.UNDECIDED, summary=why)
+    if found.outcome is not Outcome.FOUND:
+        return Recovery(found.outcome, found.summary, found.content_id)
+    return _restore(path, found, target, beside, home)
+
+
+def _finding(verdict: Verdict, basis: Basis) -> Finding:
+    return next(f for f in verdict.findings if f.basis is basis)
+
+
+def _named(mark: Finding) -> ContentId | None:
+    value = mark.evidence.get("content_id")
+    return ContentId(value) if isinstance(value, str) else None
+
+
+def _kept(found: Found, mark: Finding, home: Home) -> Found:
+    """Add the manifest kept for the clip, where it is the one that the ledger recorded."""
+    from safegen.ledger import Ledger
+    from safegen.provenance.store import load_manifest
+
+    assert found.content_id is not None and found.entry is not None  # noqa: S101, PT018 - the caller has found both
+    with Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
+        entry = ledger.get(found.entry)
+    manifest = load_manifest(home, found.content_id)
+    if manifest is None:
+        return replace(found, outcome=Outcome.NOT_KEPT, summary="The manifest of this clip is no longer kept here.")
+    if hashlib.sha256(manifest).hexdigest() != entry.event.manifest_sha256:
+        summary = "The manifest kept for this clip is not the one that the ledger recorded."
+        return replace(found, outcome=Outcome.DAMAGED, summary=summary)
+    pictures = mark.evidence.get("pictures")
+    same = pictures if isinstance(pictures, Mapping) and pictures.get("same") is True else None
+    return replace(
+        found,
+        summary=f"The mark names clip {found.content_id} of ledger entry {entry.index}, whose manifest is kept.",
+        alg=soft_binding_alg(str(mark.evidence.get("scheme"))),
+        manifest=manifest,
+        manifest_id=_manifest_id(entry),
+        compared=same is not None,
+        similarity=None if same is None else _similarity(same),
+    )
+
+
+def _manifest_id(entry: Entry) -> str:
+    named = entry.body.get("manifest_id")
+    if not isinstance(named, str):
+        raise LedgerError(f"entry {entry.index} names no manifest", remedy="It was written by something else.")
+    return named
+
+
+def _similarity(pictures: Mapping[str, Json]) -> int:
+    """The share of the clip's contrast that the file's pictures explain, in percent."""
+    shares = [share for name in ("luma", "chroma") if isinstance(share := pictures.get(name), int | float)]
+    return max(0, min(100, round(100 * (1 - max(shares, default=1.0)))))
+
+
+def _targets(path: Path, output: Path, *, sidecar: bool, force: bool) -> tuple[Target | None, Target | None]:
+    """Where the file and the sidecar go, checked; None for what is not written."""
+    if output.suffix.lower() != path.suffix.lower():
+        raise InputError(
+            f"The output {output.name} does not end in {path.suffix}, as the file itself does.",
+            remedy="Recovery changes no format: give the output the same ending.",
+        )
+    same = output.exists() and path.exists() and output.samefile(path)
+    if same and not sidecar:
+        raise InputError("The output is the file itself.", remedy="Choose another name, or write a --sidecar.")
+    target = None if same else Target.check(output, suffix=path.suffix.lower(), force=force)
+    beside = Target.check(output.with_suffix(".c2pa"), suffix=".c2pa", force=force) if sidecar else None
+    return target, beside
+
+
+def _restore(path: Path, found: Found, target: Target | None, beside: Target | None, home: Home) -> Recovery:
+    from safegen.keys import KeyStore
+    from safegen.ledger import Event, EventKind, Ledger
+    from safegen.provenance.restoring import Restoration, restore_file
+
+    assert found.content_id is not None  # noqa: S101 - it was found by it
+    keys = KeyStore.load(home)
+    anchors = "".join(k.root_pem for k in (keys, *KeyStore.retired(home)))
+    what = Restoration(found.content_id, (found.alg,), dt.datetime.now(dt.UTC))
+    final = path if target is None else target.path
+    # Named so that the sidecar is found beside the scratch copy, as it will be beside the finished file.
+    scratch = final if target is None else final.with_name(f".{final.stem}.{secrets.token_hex(4)}{final.suffix}")
+    waiting = None if beside is None else scratch.with_suffix(".c2pa")
+    try:
+        with Ledger.open(
+            home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name, busy_seconds=home.ledger_busy_seconds
+        ) as ledger:
+            signed = restore_file(path, scratch, found.manifest, what, keys, anchors_pem=anchors, sidecar=waiting)
+            body: dict[str, Json] = {
+                "manifest_id": signed.manifest_id,
+                "recovered_manifest_id": found.manifest_id,
+                "recovered_entry": found.entry,
+                "alg": found.alg,
+                "sidecar": beside is not None,
+            }
+            event = Event(
+                kind=EventKind.RECOVERED,
+                content_id=found.content_id,
+                body=body,
+                asset_sha256=signed.sha256,
+                manifest_sha256=hashlib.sha256(signed.manifest_bytes).hexdigest(),
+            )
+            with uninterrupted():
+                receipt = ledger.append(event)
+                try:
+                    if waiting is not None and beside is not None and waiting != beside.path:
+                        beside.place(waiting)
+                    if target is not None:
+                        target.place(scratch)
+                except SafegenError:
+                    # The entry stands, as all entries do; a second one says that its file never came to be.
+                    body = {"error": "the file could not be moved into place", "recovered_entry": receipt.index}
+                    ledger.append(Event(kind="withdrawn", content_id=found.content_id, body=body))
+                    raise
+    except BaseException:
+        for leftover in (None if target is None else scratch, waiting):
+            if leftover is not None:
+                leftover.unlink(missing_ok=True)
+        raise
+    return Recovery(
+        Outcome.RESTORED, found.summary, found.content_id, final, None if beside is None else beside.path,
+        signed.manifest_id, found.manifest_id, receipt.index,
+    )  # fmt: skip
