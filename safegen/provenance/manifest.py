@@ -33,7 +33,9 @@ class MediaFormat(StrEnum):
     """The container that is signed."""
 
     MP4 = "video/mp4"
+    MOV = "video/quicktime"
     PNG = "image/png"
+    JPEG = "image/jpeg"
 
 
 class Mode(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ _STATES: Final = {
 }
 _HARD_BINDING: Final = re.compile(r"assertion\.(data|bmff|boxes|collection|multiAsset)Hash\.")
 _REMOTE: Final = re.compile(r"must fetch remote manifests from url (\S+)")
+_OWN_ALGS: Final = "org.safegen."
+_HEX: Final = re.compile(r"([0-9a-f]{2})*")
 _NOT_ABOUT_SIGNATURE: Final = frozenset({"signingCredential.untrusted", "signingCredential.expired"})
 
 
@@ -195,7 +198,21 @@ def _content_id(manifest: Mapping[str, Any]) -> ContentId | None:
 def _soft_bindings(manifest: Mapping[str, Any]) -> Iterator[SoftBinding]:
     for data in _assertions(manifest, "c2pa.soft-binding"):
         for block in map(_mapping, _items(data.get("blocks"))):
-            yield SoftBinding(_text(data.get("alg")), _text(block.get("value")))
+            alg = _text(data.get("alg"))
+            yield SoftBinding(alg, _binding_value(alg, _text(block.get("value"))))
+
+
+def _binding_value(alg: str, value: str) -> str:
+    """Return the hex of one of our marks. It stands in the manifest as hex or, as C2PA wants, as a byte string.
+
+    The library shows a byte string as base64, and cannot say which of the two it read.
+    """
+    if not alg.startswith(_OWN_ALGS) or _HEX.fullmatch(value):
+        return value
+    try:
+        return base64.b64decode(value, validate=True).hex()
+    except ValueError:
+        return value
 
 
 def _claim_generator(manifest: Mapping[str, Any]) -> str:

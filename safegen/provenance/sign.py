@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import c2pa
 
 from safegen.errors import ProvenanceError, SafegenError
 from safegen.keys import KeyStore
+from safegen.provenance.backends import Signing
 from safegen.provenance.credential import CredentialState
-from safegen.provenance.engine import guess_format, make_context
-from safegen.provenance.manifest import InputFile, ManifestSpec
+from safegen.provenance.manifest import ManifestSpec
+from safegen.provenance.native.jumbf import manifests
 from safegen.provenance.read import read_credential
 
 
@@ -29,15 +26,19 @@ class SignedAsset:
     sha256: str
 
 
-def sign_file(source: Path, destination: Path, spec: ManifestSpec, keys: KeyStore) -> SignedAsset:
+def sign_file(
+    source: Path, destination: Path, spec: ManifestSpec, keys: KeyStore, *, signing: Signing | None = None
+) -> SignedAsset:
     """Write ``source`` with a signed manifest to ``destination``, which must not exist; ``source`` is only read.
 
     The result is flushed to disk, read back and found trusted under the store's own root before it is returned. Give a
-    temporary path and rename it yourself once everything else is in place. Raises ProvenanceError, and leaves nothing
-    at ``destination``, if anything fails; KeyStoreError if ``keys`` can only verify.
+    temporary path and rename it yourself once everything else is in place. ``signing`` chooses the writer and whether
+    to read back; by default the environment does (``Signing.from_environment``). Raises ProvenanceError, and leaves
+    nothing at ``destination``, if anything fails; KeyStoreError if ``keys`` can only verify.
     """
+    signing = signing or Signing.from_environment()
     _check_source(source, spec)
-    signing_key = keys.signing_key
+    _ = keys.signing_key  # keys that only verify are refused before anything is written
     try:
         # "x" creates the file or fails: there is no moment at which another file could be overwritten.
         target = destination.open("x+b")
@@ -49,9 +50,11 @@ def sign_file(source: Path, destination: Path, spec: ManifestSpec, keys: KeyStor
         raise ProvenanceError(f"cannot write {destination}: {error}", remedy="Check the folder.") from error
     try:
         with target:
-            manifest_bytes = _sign(source, target, spec, keys, signing_key)
+            manifest_bytes = signing.backend.write(source, target, spec, keys)
             target.flush()
             os.fsync(target.fileno())
+        if not signing.read_back:
+            return _asset(destination, manifest_bytes, manifests(manifest_bytes)[-1].label)
         return _read_back(destination, manifest_bytes, spec, keys)
     except BaseException as error:
         destination.unlink(missing_ok=True)
@@ -71,36 +74,6 @@ def _check_source(source: Path, spec: ManifestSpec) -> None:
         )
 
 
-def _sign(source: Path, target: BinaryIO, spec: ManifestSpec, keys: KeyStore, signing_key: bytes) -> bytes:
-    info = (b"es256", keys.certificate_chain_pem.encode(), signing_key, None)
-    try:
-        with (
-            c2pa.Signer.from_info(c2pa.C2paSignerInfo(*info)) as signer,
-            c2pa.Builder(json.dumps(spec.definition()), make_context(keys.root_pem)) as builder,
-            source.open("rb") as stream,
-        ):
-            for ingredient in spec.ingredients:
-                _add(builder, ingredient)
-            return bytes(builder.sign(signer, str(spec.media_format), stream, target))
-    except c2pa.C2paError as error:
-        raise ProvenanceError(
-            f"signing {source} failed: {error}",
-            remedy=f"The file must be {spec.media_format}, and the keys intact (`safegen keys show`).",
-        ) from error
-
-
-def _add(builder: Any, ingredient: InputFile) -> None:
-    """Add an input as a stream, so that its manifests come along; inputs that cannot carry any are named only."""
-    try:
-        with ingredient.path.open("rb") as stream:
-            builder.add_ingredient(json.dumps(ingredient.definition()), guess_format(ingredient.path), stream)
-    except (OSError, c2pa.C2paError) as error:
-        raise ProvenanceError(
-            f"cannot record the input {ingredient.path}: {error}",
-            remedy="Give an intact image or video file; if its credential is damaged, a copy without it.",
-        ) from error
-
-
 def _read_back(destination: Path, manifest_bytes: bytes, spec: ManifestSpec, keys: KeyStore) -> SignedAsset:
     try:
         found = read_credential(destination, trust_anchors_pem=keys.root_pem)
@@ -117,6 +90,10 @@ def _read_back(destination: Path, manifest_bytes: bytes, spec: ManifestSpec, key
             f"the signed file does not verify: {found.state} ({why})",
             remedy="If an input file carries a damaged credential, use a copy without it.",
         )
+    return _asset(destination, manifest_bytes, found.manifest_id)
+
+
+def _asset(destination: Path, manifest_bytes: bytes, manifest_id: str) -> SignedAsset:
     with destination.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return SignedAsset(destination, manifest_bytes, found.manifest_id, digest)
+    return SignedAsset(destination, manifest_bytes, manifest_id, digest)
