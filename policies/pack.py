@@ -82,6 +82,8 @@ class Pack:
     rules: Mapping[str, Rule]
     frames: FramePolicy
     document: Mapping[str, Json]
+    labels: tuple[str, ...] = ()  # laws whose labels every clip gets (docs/labels.md)
+    content_producer: str = ""  # the maker's code in AIGC records, empty: the home's ledger name
 
 
 def list_packs() -> tuple[str, ...]:
@@ -260,4 +262,6 @@ def _build(document: Mapping[str, Any], name: str) -> Pack:
             rules={category: _rule(entry) for category, entry in frames["categories"].items()},
         ),
         document=json.loads(canonical),
+        labels=tuple(document.get("labels", ())),
+        content_producer=str(document.get("content_producer", "")),
     )

@@ -13,14 +13,17 @@ Both run the same steps in the same order, and nothing leaves unless all of them
  (2) the prompt and every conditioning input are judged by the policy; a refusal is recorded and ends here;
  (3) the model generates, and the embedder puts the mark into its latents inside the denoising loop;
  (4) the frames are judged;
- (5) the frames are encoded, and the mark is read back from the encoded file by the blind extractor;
- (6) the file is signed (C2PA), the manifest store is kept, the ledger entry is committed;
+ (5) labels that policy or call ask for are drawn, the frames are encoded, and the mark is read back from the encoded
+     file by the blind extractor;
+ (6) an AIGC record is written where one is due, the file is signed (C2PA), the manifest store is kept, the ledger
+     entry is committed;
  (7) only then the file takes its name.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,7 @@ def generate(
     video: str | Path | None = None,
     model: str = "tiny",
     policy: str | Path = "default",
+    labels: Sequence[str] = (),
     force: bool = False,
     home: Home | None = None,
     progress: Progress | None = None,
@@ -56,7 +60,7 @@ def generate(
 
     ``size`` is "WIDTHxHEIGHT" or (width, height) in pixels; size, ``frames`` and ``steps`` default to the model's card.
     ``image`` is the first frame (image-to-video), ``video`` the source (video-to-video). ``output`` ends in ``.mp4``,
-    or in ``.png`` for one frame.
+    or in ``.png`` for one frame. ``labels`` adds visible labels ("eu", "cn", "in"; docs/labels.md) to the policy's own.
 
     Raises InputError for unusable arguments, BlockedError where the policy stops the request (it carries the decision
     and is recorded), CancelledError on Ctrl-C (recorded), and other SafegenErrors where something could not run; in all
@@ -71,8 +75,8 @@ def generate(
     source = Source(lambda mode: load(ref, mode=mode), ref=ref, fps=card.fps)
     protected = ProtectedPipeline(source, policy=policy, home=home)
     return protected(
-        prompt, output=output, negative_prompt=negative_prompt, seed=seed, image=image, video=video, force=force,
-        progress=progress, **call,
+        prompt, output=output, negative_prompt=negative_prompt, seed=seed, image=image, video=video,
+        labels=labels, force=force, progress=progress, **call,
     )  # fmt: skip
 
 
@@ -113,6 +117,7 @@ class ProtectedPipeline:
         seed: int | None = None,
         image: str | Path | None = None,
         video: str | Path | None = None,
+        labels: Sequence[str] = (),
         force: bool = False,
         progress: Progress | None = None,
         **call: Any,
@@ -141,7 +146,7 @@ class ProtectedPipeline:
             _refuse_reserved(call, services)
             if self._source.ref is None:
                 check_call(self._source.load(mode), call)
-            request = Inputs(prompt, negative_prompt, mode, seed, _path(image), _path(video), call)
+            request = Inputs(prompt, negative_prompt, mode, seed, _path(image), _path(video), call, tuple(labels))
             return Run(self._source, services, request, target, watch).go()
 
 

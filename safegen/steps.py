@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safegen.errors import BlockedError, CancelledError, InputError, LedgerError, SafegenError, WatermarkError
 from safegen.files import Scratch, Target, uninterrupted
+from safegen.labelling import Labelling
 from safegen.marking import VAE_SCHEMES, Marking, MarkRequest, comfortable, make_marking
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import Action, Clip, ContentId, Decision, Json, Progress, new_content_id
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from safegen.generators import ModelRef
     from safegen.keys import KeyStore
     from safegen.ledger import Ledger, Receipt
+    from safegen.media.labels import Overlay
     from safegen.policies.engine import Engine
     from safegen.provenance.manifest import ManifestSpec
 
@@ -134,6 +136,7 @@ class Inputs:
     image: Path | None
     video: Path | None
     call: Mapping[str, Any]
+    labels: tuple[str, ...] = ()  # added to those of the policy
 
 
 class Run:
@@ -153,6 +156,11 @@ class Run:
         self._commitment = commit_text(inputs.prompt, services.keys.commitment_key)
         self._decision: Decision | None = None
         self._frames_decision: Decision | None = None
+        self._labelling = Labelling.plan(
+            services.engine.pack, inputs.labels, self._content_id, producer=services.keys.ledger_name, call=inputs.call,
+            modified=inputs.mode == "video",
+        )  # fmt: skip
+        self._overlay: Overlay | None = None
 
     def go(self) -> Generated:
         """Run steps (2) to (7)."""
@@ -245,6 +253,7 @@ class Run:
         for strength in marking.strengths:
             frames = marking.frames(sampled, strength)
             self._judge_frames(frames)
+            self._overlay = self._labelling.overlay(*frames.shape[1:3])
             with self._watch.stage("encode"):
                 self._write(frames, scratch.encoded)
             with self._watch.stage("read_mark"):
@@ -263,13 +272,13 @@ class Run:
     def _write(self, frames: NDArray[np.uint8], path: Path) -> None:
         from safegen.media import encode_png, encode_video
 
+        draw = self._overlay.draw if self._overlay is not None else None
         if self._target.still:
-            encode_png(frames[0], path)
+            encode_png(frames[0] if draw is None else draw(frames[0]), path)
             return
         total = len(frames)
-        encode_video(
-            frames, self._source.fps, path, progress=lambda done: self._watch.progress("encoding", done, total)
-        )
+        drawn = frames if draw is None else map(draw, frames)
+        encode_video(drawn, self._source.fps, path, progress=lambda done: self._watch.progress("encoding", done, total))
 
     def _read_encoded(self, path: Path) -> NDArray[np.uint8]:
         from safegen.media import read_clip
@@ -286,6 +295,7 @@ class Run:
         assert self._decision is not None and self._frames_decision is not None  # noqa: S101, PT018 - steps (2), (4)
         with self._watch.stage("sign"):
             spec = self._manifest(marked.mark)
+            self._labelling.write_metadata(scratch.encoded, spec.source_type)
             signed = sign_file(scratch.encoded, scratch.signed, spec, services.keys)
         with self._watch.stage("record"):
             if marked.mark["scheme"] in VAE_SCHEMES:
@@ -299,6 +309,7 @@ class Run:
                             "mark": dict(marked.mark), "manifest_id": signed.manifest_id,
                             "frames_decision": _without_spans(self._frames_decision),
                             "shape": [int(n) for n in marked.frames.shape[:3]],
+                            **self._labels(),
                         },
                         action=self._decision.action, asset_sha256=signed.sha256, manifest_sha256=kept,
                     )  # fmt: skip
@@ -342,7 +353,17 @@ class Run:
             soft_binding=SoftBinding(f"org.safegen.{mark['scheme']}.1", self._content_id),
             prompt_commitment={k: v for k, v in self._commitment.items() if k != "salt"},
             ingredients=tuple(ingredients),
+            visible_labels=tuple(label.text for label in self._overlay.labels) if self._overlay is not None else (),
+            metadata_labels=("AIGC (GB 45438-2025)",) if self._labelling.record is not None else (),
         )
+
+    def _labels(self) -> dict[str, Json]:
+        """What the entry says about labels; nothing where there are none."""
+        record = self._labelling.record
+        said: dict[str, Json] = {} if record is None else {"aigc": record.to_json()}
+        if self._overlay is not None:
+            said["labels"] = [label.to_json() for label in self._overlay.labels]
+        return said
 
     def _remember_vae(self, pipe: Any, frames: NDArray[np.uint8], mark: Mapping[str, Json]) -> None:
         from safegen.vaes import remember_vae

@@ -66,13 +66,17 @@ def generate(
     video: Annotated[Path | None, typer.Option(help="Source clip: video-to-video.")] = None,
     model: Annotated[str, typer.Option(help="tiny (embedded), a diffusers folder, or a hub id.")] = "tiny",
     policy_pack: Annotated[str, typer.Option("--policy", help="Policy pack: a name or a YAML file.")] = "default",
+    label: Annotated[
+        list[str] | None, typer.Option(help="Visible label to add to the policy's: eu, cn or in. Can be repeated.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Generate a clip: moderated, marked in its latents, signed (C2PA) and recorded in the ledger."""
     generate_command.run(
         prompt=prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
-        steps=steps, image=image, video=video, model=model, policy=policy_pack, force=force, as_json=as_json,
+        steps=steps, image=image, video=video, model=model, policy=policy_pack, labels=label or [], force=force,
+        as_json=as_json,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ def run(
     video: Path | None,
     model: str,
     policy: str,
+    labels: list[str],
     force: bool,
     as_json: bool,
 ) -> None:
@@ -34,7 +35,8 @@ def run(
         with Bars() as bars:
             made = generate(
                 prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
-                steps=steps, image=image, video=video, model=model, policy=policy, force=force, progress=bars,
+                steps=steps, image=image, video=video, model=model, policy=policy, labels=labels, force=force,
+                progress=bars,
             )  # fmt: skip
         if as_json:
             print_json(made.to_json())

@@ -5,6 +5,7 @@ What each law asks, and why a label stands on every frame, is in docs/labels.md.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -159,8 +160,8 @@ def _font(size: int) -> FreeTypeFont:
     try:
         if size > _FONT_SIZES:
             raise MediaError(f"a font of {size} pixels is larger than any frame")
-        with files("safegen.media").joinpath("fonts/labels.otf").open("rb") as file:
-            # The basic layout: the other one needs a library that not every Pillow brings, and places text differently.
-            return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
+        data = io.BytesIO(files("safegen.media").joinpath("fonts/labels.otf").read_bytes())
+        # The basic layout: the other one needs a library that not every Pillow brings, and places text differently.
+        return ImageFont.truetype(data, size, layout_engine=ImageFont.Layout.BASIC)
     except OSError as error:
         raise MediaError(f"the labels' font cannot be read: {error}", remedy="Reinstall safegen.") from error

@@ -22,6 +22,7 @@ from safegen.version import __version__
 SPEC_VERSION: Final = "2.4.0"
 GENERATION_LABEL: Final = "org.safegen.generation"
 GENERATED: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+TEXT_BY_SOFTWARE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicMedia"
 COMPOSITE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 AI_SOURCE_TYPES: Final = frozenset({GENERATED, COMPOSITE})
 
@@ -108,6 +109,8 @@ class ManifestSpec:
     soft_binding: SoftBinding | None = None
     prompt_commitment: Mapping[str, str] | None = None
     ingredients: tuple[InputFile, ...] = ()
+    visible_labels: tuple[str, ...] = ()  # texts drawn onto the frames
+    metadata_labels: tuple[str, ...] = ()  # records written into the container, by name
 
     def __post_init__(self) -> None:
         if self.when.tzinfo is None:
@@ -125,6 +128,11 @@ class ManifestSpec:
                 f"{self.mode} does not go with these ingredients: {found}",
                 remedy="text: none; image: inputTo; video: one parentOf, and inputTo for what else was used.",
             )
+
+    @property
+    def source_type(self) -> str:
+        """The IPTC digital source type of the clip as a whole."""
+        return COMPOSITE if self.mode is Mode.VIDEO else GENERATED
 
     def definition(self) -> dict[str, Json]:
         """Return the manifest definition that the C2PA library reads as JSON."""
@@ -182,6 +190,19 @@ class ManifestSpec:
                     "description": description,
                 }
             )
+        return actions + self._label_actions(when)
+
+    def _label_actions(self, when: str) -> list[Json]:
+        """Return what was done after the mark: nothing may be missing where ``allActionsIncluded`` is said."""
+        common: dict[str, Json] = {"softwareAgent": _SAFEGEN, "when": when}
+        actions: list[Json] = []
+        if self.visible_labels:
+            description = f"Visible label on every frame: {', '.join(self.visible_labels)}"
+            text = {"action": "c2pa.addedText", "digitalSourceType": TEXT_BY_SOFTWARE, "description": description}
+            actions.append(common | text)
+        if self.metadata_labels:
+            description = f"Record in the file's metadata: {', '.join(self.metadata_labels)}"
+            actions.append(common | {"action": "c2pa.edited.metadata", "description": description})
         return actions
 
     def _generation(self) -> dict[str, Json]:
