@@ -39,11 +39,8 @@ def check_pictures(mark: Mark, path: Path, clip: Clip, home: Home) -> Mark:
         match, why = None, str(error)
     evidence: dict[str, Json] = dict(mark.finding.evidence)
     if match is None or match.same is None:
-        evidence["pictures"] = {
-            "same": None,
-            "seen": round(match.seen, 3) if match else 0.0,
-            "why": why or "too little is seen",
-        }
+        seen = round(match.seen, 3) if match else 0.0
+        evidence["pictures"] = {"same": None, "seen": seen, "why": why or "too little is seen"}
         return replace(mark, finding=replace(mark.finding, evidence=evidence))
     evidence["pictures"] = {
         "same": match.same,
