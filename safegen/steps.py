@@ -248,8 +248,6 @@ class Run:
     # -- (4) and (5): the frames are judged, encoded, and the mark is read back ----------------------------------------
 
     def _finish(self, marking: Marking, sampled: NDArray[np.uint8], scratch: Scratch) -> _Marked:
-        from safegen.watermark.fingerprint import fingerprint
-
         for strength in marking.strengths:
             frames = marking.frames(sampled, strength)
             self._judge_frames(frames)
@@ -262,8 +260,8 @@ class Run:
             self._watch.milliseconds["mark"] = 1000 * marking.seconds
             ours = found.payload is not None and found.payload.content_id == self._content_id
             if ours and (comfortable(found, marking.headroom) or strength == marking.strengths[-1]):
-                kept = fingerprint(encoded).hex()
-                return _Marked(found.to_json() | {"strength": strength, "fingerprint": kept}, frames)
+                mark = found.to_json() | {"strength": strength, "fingerprint": _fingerprint(encoded)}
+                return _Marked(mark, frames)
         raise WatermarkError(
             "The mark could not be read back from the encoded clip, so the clip was not released.",
             remedy="Use another seed, more frames or a larger size: very small or flat clips cannot carry a mark.",
@@ -431,6 +429,16 @@ class _Marked:
 
     mark: Mapping[str, Json]
     frames: NDArray[np.uint8]
+
+
+def _fingerprint(frames: NDArray[np.uint8]) -> str | None:
+    """What the ledger keeps of the pictures, None where they are too long and narrow for it."""
+    from safegen.watermark.fingerprint import fingerprint
+
+    try:
+        return fingerprint(frames).hex()
+    except WatermarkError:
+        return None
 
 
 def _without_spans(decision: Decision) -> dict[str, Json]:
