@@ -128,8 +128,6 @@ def _piece(box: Box, offset: int, content: bytes | None) -> Piece:
 def _checked(boxes: Iterable[Box]) -> tuple[Box, ...]:
     found = tuple(boxes)
     kinds = [box.kind for box in found]
-    if not kinds or kinds[0] != b"ftyp":
-        raise UnreadableMediaError("this is no MP4 or MOV file", remedy="Give such a file, or name its real format.")
     if kinds.count(b"ftyp") != 1 or kinds.count(b"moov") != 1 or not set(kinds) & {b"mdat", b"moof"}:
         raise damaged("index or media are missing")
     if b"meta" in kinds:

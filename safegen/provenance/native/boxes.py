@@ -59,6 +59,10 @@ def top_level(source: BinaryIO) -> tuple[Box, ...]:
         if len(head) < 8 or len(boxes) >= MAX_BOXES:
             raise damaged(f"there is no box at byte {at}")
         size, kind = struct.unpack(">I4s", head[:8])
+        if not boxes and kind != b"ftyp":
+            raise UnreadableMediaError(
+                "this is no MP4 or MOV file", remedy="Give such a file, or name its real format."
+            )
         length = 8
         if size == 1 and len(head) >= 16:
             (size,), length = struct.unpack(">Q", head[8:16]), 16
