@@ -82,17 +82,16 @@ class Marking(Protocol):
 def make_marking(scheme: str | None, pipe: Any, request: MarkRequest) -> Marking:
     """Return the marking of ``scheme``; by default the in-latent one, or pixels where the latents are out of reach.
 
-    They are out of reach where ``pipe``'s VAE is of an unknown family and, for stills, where it is kept nowhere
-    (``request.source`` is empty): whoever reads a still's mark needs the same VAE. InputError for an unknown or
-    impossible scheme.
+    They are out of reach where ``pipe``'s VAE is of an unknown family; for clips, where it does not draw the pattern;
+    for stills, where it is kept nowhere (``request.source`` is empty), since whoever reads them needs it too.
+    InputError for an unknown or impossible scheme.
     """
     from safegen.watermark.layouts import call_shape, reaches
 
     shape = call_shape(pipe, request.call)
     still = shape.frames <= STILL_FRAMES
     if scheme is None:
-        reachable = reaches(pipe.vae) and (not still or bool(request.source))
-        scheme = (STILL_SCHEME if still else LATENT_SCHEME) if reachable else PIXEL_SCHEME
+        scheme = _default_scheme(pipe, request, still) if reaches(pipe.vae) else PIXEL_SCHEME
     if scheme in VAE_SCHEMES and not request.source:
         raise InputError(
             f"The {scheme} mark needs a VAE that can be found again, and this pipeline was loaded from nowhere.",
@@ -115,6 +114,15 @@ def make_marking(scheme: str | None, pipe: Any, request: MarkRequest) -> Marking
         return PixelMarking(request)
     known = ", ".join((LATENT_SCHEME, STILL_SCHEME, NOISE_SCHEME, PIXEL_SCHEME))
     raise InputError(f"Unknown watermark scheme {scheme!r}.", remedy=f"Known: {known}.")
+
+
+def _default_scheme(pipe: Any, request: MarkRequest, still: bool) -> str:
+    from safegen.profiles import profile_for
+
+    if still:
+        return STILL_SCHEME if request.source else PIXEL_SCHEME
+    profile = profile_for(pipe.vae, request.home, progress=request.report)
+    return LATENT_SCHEME if profile.draws else PIXEL_SCHEME
 
 
 class _Marking:

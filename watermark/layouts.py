@@ -209,8 +209,9 @@ def call_shape(pipe: Any, call: Mapping[str, Any]) -> ClipShape:
     """Return the clip that ``pipe(**call)`` draws: from ``call``'s ``height``, ``width`` and ``num_frames``.
 
     What ``call`` leaves out is worked out as the pipeline does: from its signature, its own defaults, or its denoiser's
-    configuration. Pipelines that take no ``num_frames`` draw images (1 frame). Raises WatermarkError where none of
-    these says it. Sizes that the pipeline would round down to its cells are returned as they are given.
+    configuration. Pipelines that take neither ``num_frames`` nor a ``video``, whose length they draw, draw images (1
+    frame). Raises WatermarkError where none of these says it. Sizes that the pipeline would round down to its cells are
+    returned as they are given.
     """
     parameters = inspect.signature(pipe.__call__).parameters
     denoisers = (getattr(pipe, name, None) for name in ("transformer", "transformer_2", "unet"))
@@ -226,9 +227,10 @@ def call_shape(pipe: Any, call: Mapping[str, Any]) -> ClipShape:
             raise WatermarkError(f"{type(pipe).__name__} does not say the clip's {name}", remedy=f"Pass {name}.")
         return int(cells * factor)
 
-    if "num_frames" not in parameters:
+    if "num_frames" not in parameters and "video" not in parameters:
         return ClipShape(1, size("height"), size("width"))
-    frames = call.get("num_frames") or parameters["num_frames"].default
+    frames = call.get("num_frames") or getattr(parameters.get("num_frames"), "default", None)
+    frames = frames or (len(call["video"]) if call.get("video") is not None else None)
     frames = frames or config.get("sample_frames") or config.get("num_frames")
     if not isinstance(frames, int) or frames < 1:
         raise WatermarkError(f"{type(pipe).__name__} does not say the number of frames", remedy="Pass num_frames.")

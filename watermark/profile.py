@@ -28,6 +28,9 @@ SUBCELLS = 4
 """Samples of the pattern per latent cell side."""
 
 PATTERN_CHANNELS = 3 * SUBCELLS * SUBCELLS
+LEAST_SHARE = 0.1
+"""Energy in the pattern, of all that changes, below which a VAE is out of the mark's reach."""
+
 SHIPPED = Path(__file__).parent / "profiles"
 _FORMAT = "safegen-vae-profile-1"
 
@@ -49,6 +52,12 @@ class Profile:
     gain: float
     preview: Tensor
     notes: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the VAE draws the pattern at all: LEAST_SHARE of what changes, as far as that was measured."""
+        share = self.notes.get("energy_in_the_pattern", 1.0)
+        return isinstance(share, int | float) and share >= LEAST_SHARE
 
     def shape_latents(self, pattern: Tensor) -> Tensor:
         """Turn a pattern [B, T, 3, 4h, 4w] (one picture per latent frame) into latents' change [B, C, T, h, w]."""

@@ -249,7 +249,7 @@ def test_a_ledger_that_is_no_database(fresh_home: Home, output: Path) -> None:
 # -- trouble on the way -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", ["loading the model", "generating", "embedding the mark", "encoding"])
+@pytest.mark.parametrize("stage", ["loading the model", "generating", "encoding"])
 def test_ctrl_c_leaves_no_file_and_is_recorded(fresh_home: Home, output: Path, stage: str) -> None:
     def interrupt(reached: str, done: float, total: float) -> None:
         if reached == stage:

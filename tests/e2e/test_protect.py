@@ -66,8 +66,8 @@ def test_arguments_that_the_pipeline_does_not_take(pipe: Any, fresh_home: Home, 
         safegen.protect(pipe, home=fresh_home, scheme="no-such")(PROMPT, output=tmp_path / "clip.mp4", **CALL)
 
 
-def test_a_vae_that_is_kept_nowhere_cannot_carry_the_mark(fresh_home: Home, tmp_path: Path) -> None:
-    safe = safegen.protect(random_wan(), home=fresh_home, scheme="latent-residual")
+def test_a_vae_that_is_kept_nowhere_cannot_carry_a_stills_mark(fresh_home: Home, tmp_path: Path) -> None:
+    safe = safegen.protect(random_wan(), home=fresh_home, scheme="latent-still")
     with pytest.raises(InputError, match="found again"):
         safe(PROMPT, output=tmp_path / "clip.mp4", height=32, width=32, num_frames=5, num_inference_steps=1)
 
@@ -77,7 +77,7 @@ def test_defaults_come_from_the_pipeline_itself() -> None:
     assert call_defaults(random_cogvideox()) == {"height": 32, "width": 32, "num_frames": 9, "num_inference_steps": 50}
 
 
-def test_a_family_whose_latents_are_out_of_reach_is_marked_in_pixels(fresh_home: Home, tmp_path: Path) -> None:
+def test_a_vae_that_does_not_draw_the_pattern_is_marked_in_pixels(fresh_home: Home, tmp_path: Path) -> None:
     torch.manual_seed(0)
     call = {"height": 192, "width": 192, "num_frames": 9, "num_inference_steps": 2, "max_sequence_length": 16}
     made = safegen.protect(random_ltx(), fps=24, home=fresh_home)(PROMPT, output=tmp_path / "c.mp4", seed=1, **call)
