@@ -147,7 +147,8 @@ def write_aigc(path: Path | str, record: AigcRecord, *, source_type: str = "") -
     record.check()
     source = identify(path)
     container = _container(source.format, source.path)
-    fresh = source.path.with_name(f".{source.path.name}.{secrets.token_hex(4)}.aigc")
+    target_path = source.path.resolve()  # a link stays a link
+    fresh = target_path.with_name(f".{target_path.name}.{secrets.token_hex(4)}.aigc")
     try:
         with source.path.open("rb") as file:
             _check_replaceable(_found(container, file), record)
@@ -157,10 +158,10 @@ def write_aigc(path: Path | str, record: AigcRecord, *, source_type: str = "") -
                 target.flush()
                 os.fsync(target.fileno())
                 if [found.record for found in _found(container, target)] != [record]:
-                    raise MediaError(f"{source.path.name}: the AIGC label could not be read back")
+                    raise MediaError("the AIGC label could not be read back")
         shutil.copymode(source.path, fresh)
-        fresh.replace(source.path)
-        _fsync_folder(source.path.parent)
+        fresh.replace(target_path)
+        _fsync_folder(target_path.parent)
     except OSError as error:
         raise MediaError(f"{path}: could not be written: {error}", remedy="Check free disk space.") from error
     except (InputError, MediaError) as error:  # the container's words do not name the file

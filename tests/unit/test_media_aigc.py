@@ -420,3 +420,13 @@ def test_memory_stays_bounded(tmp_path: Path, originals: dict[str, bytes]) -> No
     tracemalloc.stop()
     assert peak < 8 << 20
     assert io.BytesIO(path.read_bytes()[:4096]).read().count(b"mdtaAIGC") == 1
+
+
+def test_a_link_stays_a_link(tmp_path: Path, originals: dict[str, bytes]) -> None:
+    path, link = put(tmp_path, "png", originals["png"]), tmp_path / "link.png"
+    link.symlink_to(path)
+    path.chmod(0o640)
+    write_aigc(link, RECORD)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [found.record for found in read_aigc(path)] == [RECORD]
