@@ -10,6 +10,7 @@ from safegen.mark_reading import Mark
 from safegen.provenance.credential import Credential, CredentialState
 from safegen.types import Basis, ContentId, Finding, Status, VerdictKind
 from safegen.verification import _decide, _judge_credential
+from safegen.watermark.base import MarkStatus
 
 ID, OTHER = ContentId("0123456789abcdef"), ContentId("fedcba9876543210")
 OURS = Credential(CredentialState.TRUSTED, content_id=ID, ai_generated=True)
@@ -94,3 +95,4 @@ def test_the_table_is_documented() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "verdicts.md").read_text()
     assert all(f"`{kind}`" in text for kind in VerdictKind)
     assert all(f"`{status}`" in text for status in Status)
+    assert f"`{MarkStatus.COPIED}`" in text
