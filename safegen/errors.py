@@ -105,6 +105,10 @@ class MigrationRequiredError(LedgerError):
     """The ledger's schema is older or newer than this version of safegen."""
 
 
+class ResolutionError(SafegenError):
+    """A soft-binding resolution service, or something that it needs, refused, failed or answered nonsense."""
+
+
 class CancelledError(SafegenError):
     """The user interrupted; nothing was left behind and the ledger says so."""
 

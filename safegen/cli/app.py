@@ -14,6 +14,7 @@ from safegen.cli import doctor as doctor_command
 from safegen.cli import generate as generate_command
 from safegen.cli import keys, ledger, policy
 from safegen.cli import recover as recover_command
+from safegen.cli import serve as serve_command
 from safegen.cli import verify as verify_command
 from safegen.cli import watermark as watermark_commands
 from safegen.cli.shell import JsonFlag
@@ -104,6 +105,19 @@ def recover(
 ) -> None:
     """Give a stripped file its credential back, found by its mark: as the parent of a new one, signed and recorded."""
     recover_command.run(file=file, output=output, sidecar=sidecar, force=force, as_json=as_json)
+
+
+@app.command(epilog=EXIT_CODES)
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8732,
+    public: Annotated[
+        bool, typer.Option("--public", help="Answer everybody on other addresses than this machine's own, tokenless.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Serve the C2PA Soft Binding Resolution API: others find this home's manifests by the marks in its clips."""
+    serve_command.run(host=host, port=port, public=public, as_json=as_json)
 
 
 @app.command(epilog=EXIT_CODES)

@@ -1,0 +1,66 @@
+"""``safegen serve``."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import typer
+
+from safegen.cli.shell import command, print_json
+from safegen.errors import ConfigError, InputError
+
+
+def run(*, host: str, port: int, public: bool, as_json: bool) -> None:
+    """Serve the resolution API until interrupted. ``--json`` prints one object with its address first."""
+    with command(as_json=as_json):
+        try:
+            import uvicorn
+
+            from safegen.resolution.app import make_app
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"safegen serve needs {error.name}, which is not installed.",
+                remedy='Install the extra: pip install "safegen[server]"',
+            ) from error
+        from safegen.ledger import Ledger
+        from safegen.resolution.limits import ServiceSettings
+        from safegen.resolution.openapi import PREFIX
+        from safegen.settings import Home
+
+        home, settings = Home.default(), ServiceSettings.from_environment()
+        if not settings.token and not public and not _local(host):
+            raise ConfigError(
+                f"Everybody who reaches {host} could ask, for no token is set.",
+                remedy="Set SAFEGEN_RESOLUTION_TOKEN_FILE, or say --public if that is meant.",
+            )
+        Ledger.open(home.ledger_url, create=False, read_only=True).close()  # what is wrong with it shows now
+        listening = _listen(host, port)
+        with listening:
+            name = f"[{host}]" if ":" in host else host
+            url = f"http://{name}:{listening.getsockname()[1]}{PREFIX}"
+            if as_json:
+                print_json({"url": url, "token": bool(settings.token)})
+            else:
+                typer.echo(f"Serving {url} {'with a bearer token' if settings.token else 'to everybody'}; Ctrl-C ends.")
+            config = uvicorn.Config(
+                make_app(home, settings), log_level="warning", server_header=False, limit_concurrency=64,
+                timeout_keep_alive=5, h11_max_incomplete_event_size=32 << 10, lifespan="on",
+            )  # fmt: skip
+            uvicorn.Server(config).run([listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"Cannot listen on {host}:{port}: {why}.", remedy="Choose another address.") from error
+
+
+def _local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,293 @@
+"""The Soft Binding Resolution API as an ASGI application (Starlette; extra ``server``).
+
+    from safegen.resolution.app import make_app
+
+    app = make_app(Home.default(), ServiceSettings.from_environment())   # uvicorn, hypercorn, ...
+
+``safegen.resolution.openapi`` describes it and is served as /openapi.json.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, BinaryIO, Final
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from safegen.errors import InputError, LedgerBusyError, ResolutionError, SafegenError, UnreadableMediaError
+from safegen.resolution.bindings import ALGORITHMS, is_base64
+from safegen.resolution.fetching import Fetcher, ForbiddenReferenceError
+from safegen.resolution.limits import (
+    DEFAULT_RESULTS,
+    MAX_JSON_BYTES,
+    MAX_RESULTS,
+    MAX_VALUE_CHARACTERS,
+    ServiceSettings,
+)
+from safegen.resolution.openapi import PREFIX, document
+from safegen.resolution.service import BusyError, Page, Service, TooLargeError, TooSlowError, receive_body
+from safegen.settings import Home
+
+log = logging.getLogger(__name__)
+
+Authorise = Callable[[str | None], bool]
+"""Whether a bearer token (None: the request has none) may ask."""
+
+MEDIA_TYPE: Final = re.compile(r"(?:video|image|audio|application|model|text)/[\w.+*-]+", re.ASCII)
+_SUFFIXES: Final = {"video": ".mp4", "image": ".png"}
+
+
+def make_app(
+    home: Home,
+    settings: ServiceSettings | None = None,
+    *,
+    authorise: Authorise | None = None,
+    fetcher: Fetcher | None = None,
+) -> Starlette:
+    """Return the application for ``home``.
+
+    ``authorise`` takes the place of the comparison with the settings' token; ``fetcher`` that of the settings' hosts.
+    """
+    settings = settings or ServiceSettings()
+    api = _Api(
+        Service(home, settings),
+        authorise or _holder_of(settings.token),
+        fetcher or Fetcher(settings.reference_hosts),
+        document(secured=bool(settings.token or authorise)),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        api.service.close()
+
+    routes = [
+        Route("/openapi.json", api.openapi, methods=["GET"]),
+        Route(f"{PREFIX}/services/supportedAlgorithms", api.algorithms, methods=["GET"]),
+        Route(f"{PREFIX}/matches/byBinding", api.guarded(api.by_binding), methods=["GET", "POST"]),
+        Route(f"{PREFIX}/matches/byContent", api.guarded(api.by_content), methods=["POST"]),
+        Route(f"{PREFIX}/matches/byReference", api.guarded(api.by_reference), methods=["POST"]),
+        Route(f"{PREFIX}/manifests/{{manifest_id}}", api.guarded(api.manifest), methods=["GET"]),
+    ]
+    handlers: Any = {HTTPException: _refused, SafegenError: _failed, ClientDisconnect: _gone, Exception: _broken}
+    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+
+
+class _Api:
+    """The endpoints: reading requests, writing responses."""
+
+    def __init__(self, service: Service, authorise: Authorise, fetcher: Fetcher, described: dict[str, Any]) -> None:
+        self.service = service
+        self._authorise = authorise
+        self._fetcher = fetcher
+        self._document = described
+
+    def guarded(self, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """Answer 401 to whom ``authorise`` does not let pass, before anything of the request's body is read."""
+
+        async def checked(request: Request) -> Response:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            if not self._authorise(token.strip() if scheme.lower() == "bearer" else None):
+                raise HTTPException(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
+            return await endpoint(request)
+
+        return checked
+
+    async def openapi(self, _: Request) -> Response:
+        """Serve the description of this API."""
+        return _json(self._document)
+
+    async def algorithms(self, _: Request) -> Response:
+        """``GET /services/supportedAlgorithms``."""
+        return _json({"watermarks": [{"alg": alg} for alg in ALGORITHMS], "fingerprints": []})
+
+    async def by_binding(self, request: Request) -> Response:
+        """``GET`` and ``POST /matches/byBinding``."""
+        if request.method == "POST":
+            query = await _body(request, {"alg": str, "value": str}, {})
+            longest = MAX_JSON_BYTES
+        else:
+            query, longest = {name: _one(request, name, needed=True) for name in ("alg", "value")}, MAX_VALUE_CHARACTERS
+        alg, value = _binding(query["alg"], query["value"], longest)
+        limit, after = _limit(request), _cursor(request)
+        return _page(await run_in_threadpool(self.service.by_binding, alg, value, limit, after))
+
+    async def by_content(self, request: Request) -> Response:
+        """``POST /matches/byContent``."""
+        alg, hint = _options(request)
+        kind = _media_type(request.headers.get("content-type", ""))
+        limit = self.service.settings.max_asset_bytes
+        announced = request.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > limit:
+            raise TooLargeError(f"the asset has more than {limit:,} bytes")
+
+        async def receive(file: BinaryIO) -> None:
+            await receive_body(request.stream(), file, limit=limit)
+
+        return _page(await self.service.by_content(receive, suffix=_SUFFIXES.get(kind, ""), alg=alg, hint=hint))
+
+    async def by_reference(self, request: Request) -> Response:
+        """``POST /matches/byReference``."""
+        if not self._fetcher.hosts:
+            raise HTTPException(403, "this service fetches nothing; send the asset to /matches/byContent")
+        body = await _body(request, {"referenceUrl": str, "assetLength": int}, {"assetType": str, "region": object})
+        alg, hint = _options(request)
+        length, kind = body["assetLength"], _media_type(body.get("assetType", "video/*"))
+        if length < 1:
+            raise HTTPException(400, "assetLength must be 1 or more")
+        if length > self.service.settings.max_asset_bytes:
+            raise TooLargeError(f"the asset has more than {self.service.settings.max_asset_bytes:,} bytes")
+
+        async def receive(file: BinaryIO) -> None:
+            try:
+                await self._fetcher.fetch(body["referenceUrl"], file, length=length)
+            except ResolutionError as error:
+                raise HTTPException(502, str(error)) from error
+
+        return _page(await self.service.by_content(receive, suffix=_SUFFIXES.get(kind, ""), alg=alg, hint=hint))
+
+    async def manifest(self, request: Request) -> Response:
+        """``GET /manifests/{manifestId}``."""
+        found = await run_in_threadpool(self.service.manifest, request.path_params["manifest_id"])
+        if found is None:
+            raise HTTPException(404, "no such manifest is kept here")
+        return Response(found, media_type="application/c2pa", headers=_HEADERS)
+
+
+def _holder_of(token: str) -> Authorise:
+    wanted = token.encode()
+    return lambda given: not wanted or (given is not None and hmac.compare_digest(given.encode(), wanted))
+
+
+# -- reading requests --------------------------------------------------------------------------------------------------
+
+
+def _one(request: Request, name: str, *, needed: bool = False) -> str:
+    """A query parameter's only value; "" if it is not there and not needed."""
+    values = request.query_params.getlist(name)
+    if len(values) > 1 or (needed and not values):
+        raise HTTPException(400, f"{name} must be given once")
+    return values[0] if values else ""
+
+
+def _limit(request: Request) -> int:
+    return _number(request, "maxResults", DEFAULT_RESULTS, 1, MAX_RESULTS)
+
+
+def _cursor(request: Request) -> int:
+    return _number(request, "cursor", -1, 0, (1 << 53) - 1)
+
+
+def _number(request: Request, name: str, default: int, smallest: int, largest: int) -> int:
+    if name not in request.query_params:
+        return default
+    text = _one(request, name)
+    value = int(text) if re.fullmatch(r"[0-9]{1,16}", text) else -1
+    if not smallest <= value <= largest:
+        raise HTTPException(400, f"{name} must be a number from {smallest} to {largest}")
+    return value
+
+
+def _binding(alg: str, value: str, longest: int = MAX_VALUE_CHARACTERS) -> tuple[str, str]:
+    if alg not in ALGORITHMS:
+        raise HTTPException(400, "alg is none of /services/supportedAlgorithms")
+    if len(value) > longest or not is_base64(value):
+        raise HTTPException(400, "value is not base64, or is too long (POST takes longer ones)")
+    return alg, value
+
+
+def _options(request: Request) -> tuple[str, tuple[str, str] | None]:
+    """The parameters of queries by an asset: the algorithm, and the hint."""
+    _limit(request)  # one asset has one match at most: only a malformed limit matters
+    alg = _one(request, "alg")
+    if "alg" in request.query_params and alg not in ALGORITHMS:
+        raise HTTPException(400, "alg is none of /services/supportedAlgorithms")
+    hint = {name: _one(request, name) for name in ("hintAlg", "hintValue") if name in request.query_params}
+    _binding(hint.get("hintAlg", ALGORITHMS[0]), hint.get("hintValue", "AAAA"))  # either may come alone, and is no use
+    return alg, (hint["hintAlg"], hint["hintValue"]) if len(hint) == 2 else None
+
+
+def _media_type(text: str) -> str:
+    """The first half of a media type; 415 if it is none that the API knows."""
+    plain = text.partition(";")[0].strip().lower()
+    if MEDIA_TYPE.fullmatch(plain) is None:
+        raise HTTPException(415, "the media type must be video/*, image/* or application/octet-stream")
+    return plain.partition("/")[0]
+
+
+async def _body(request: Request, needed: dict[str, type], optional: dict[str, type]) -> dict[str, Any]:
+    """A small JSON object with these fields and types."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "the body must be application/json")
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_JSON_BYTES:
+            raise HTTPException(413, f"the body has more than {MAX_JSON_BYTES:,} bytes")
+    try:
+        body: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, "the body is not JSON") from error
+    if not isinstance(body, dict):
+        raise HTTPException(400, "the body is not a JSON object")
+    for name, kind in (needed | optional).items():
+        if name not in body and name in optional:
+            continue
+        if not isinstance(body.get(name), kind) or isinstance(body[name], bool):
+            raise HTTPException(400, f"{name} is missing or of the wrong type")
+    return body
+
+
+# -- writing responses -------------------------------------------------------------------------------------------------
+
+_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+_STATUS: Final[tuple[tuple[type[SafegenError], int], ...]] = (
+    (TooLargeError, 413),
+    (ForbiddenReferenceError, 403),
+    (UnreadableMediaError, 415),
+    (InputError, 400),
+    (BusyError, 503),
+    (TooSlowError, 503),
+    (LedgerBusyError, 503),
+)
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse(body, status, headers=_HEADERS | (headers or {}))
+
+
+def _page(page: Page) -> Response:
+    more = {} if page.after is None else {"nextCursor": page.after}
+    return _json({"matches": [match.to_json() for match in page.matches], **more})
+
+
+async def _refused(_: Request, error: HTTPException) -> Response:
+    return _json({"error": error.detail}, error.status_code, dict(error.headers or {}))
+
+
+async def _failed(request: Request, error: SafegenError) -> Response:
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+    if status == 500:  # what exactly is wrong with keys, ledger or disk is not the caller's business
+        log.error("%s %s: %s", request.method, request.url.path, error.diagnostics())
+        return _json({"error": "the service could not answer"}, 500)
+    words = "the asset cannot be read as video or image" if status == 415 else str(error)
+    return _json({"error": words}, status, {"Retry-After": "5"} if status == 503 else None)
+
+
+async def _gone(_: Request, __: ClientDisconnect) -> Response:
+    return _json({"error": "the request ended early"}, 400)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return _json({"error": "the service could not answer"}, 500)

@@ -1,0 +1,197 @@
+"""The OpenAPI 3.1 description of the service: C2PA Soft Binding Resolution API 2.4, as far as it is served here.
+
+Beyond the specification: ``cursor`` and ``nextCursor`` page through byBinding's matches, and 503 says "later".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from safegen.resolution.bindings import ALGORITHMS, BASE64
+from safegen.resolution.limits import DEFAULT_RESULTS, MAX_RESULTS, MAX_VALUE_CHARACTERS
+from safegen.version import __version__
+
+PREFIX: Final = "/v1"
+
+_ERRORS: Final = {
+    400: "Malformed query",
+    401: "No valid bearer token",
+    403: "The settings do not allow this",
+    404: "No such manifest is kept here",
+    413: "The body is too large",
+    415: "The body is of a type that cannot be read",
+    500: "The service failed",
+    502: "The reference could not be fetched",
+    503: "Busy, or it took too long: try again later",
+}
+
+
+def document(*, secured: bool = True) -> dict[str, Any]:
+    """Return the description as plain JSON values; without ``secured`` it asks for no token."""
+    described = _document()
+    if not secured:
+        del described["security"], described["components"]["securitySchemes"]
+    return described
+
+
+def _document() -> dict[str, Any]:
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "C2PA Soft Binding Resolution API",
+            "version": "2.4",
+            "description": f"safegen {__version__}: manifests of generated clips, by the watermarks in them.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": PREFIX}],
+        "security": [{"bearer": []}],
+        "paths": {
+            "/matches/byBinding": {
+                "get": _operation(
+                    "getMatchesByBinding", "Find manifests by a soft binding", "Matches", 400, 401, 500, 503,
+                    parameters=[_query("alg", _alg(), required=True),
+                                _query("value", _value(MAX_VALUE_CHARACTERS), required=True), *_PAGING],
+                ),
+                "post": _operation(
+                    "postMatchesByBinding", "The same, for values too long for a URL", "Matches",
+                    400, 401, 413, 415, 500, 503, parameters=list(_PAGING), body=_json_body("BindingQuery"),
+                ),
+            },
+            "/matches/byContent": {
+                "post": _operation(
+                    "getMatchesByContent", "Read the mark of an asset and find its manifest", "Matches",
+                    400, 401, 413, 415, 500, 503, parameters=list(_ASSET), body=_asset_body(),
+                )
+            },
+            "/matches/byReference": {
+                "post": _operation(
+                    "getMatchesByReference", "The same, for an asset that the service fetches; off unless set up",
+                    "Matches", 400, 401, 403, 413, 415, 500, 502, 503, parameters=list(_ASSET),
+                    body=_json_body("Reference"),
+                )
+            },
+            "/manifests/{manifestId}": {
+                "get": _operation(
+                    "getManifest", "Fetch a manifest store", "Manifest", 401, 404, 500, 503,
+                    parameters=[{"name": "manifestId", "in": "path", "required": True,
+                                 "schema": {"type": "string", "minLength": 1}}],
+                )
+            },
+            "/services/supportedAlgorithms": {
+                "get": _operation("getSupportedAlgorithms", "The algorithms that can be asked for", "Algorithms")
+                | {"security": []}
+            },
+        },
+        "components": {
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "schemas": _schemas(),
+            "responses": _responses(),
+        },
+    }  # fmt: skip
+
+
+def _query(name: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": required, "schema": schema}
+
+
+def _alg() -> dict[str, Any]:
+    return {"type": "string", "enum": list(ALGORITHMS)}
+
+
+def _value(longest: int) -> dict[str, Any]:
+    about = "Base64 of the 8 bytes of the content id that the mark carries."
+    return {"type": "string", "minLength": 1, "maxLength": longest, "pattern": BASE64, "description": about}
+
+
+_MAX_RESULTS: Final = _query(
+    "maxResults", {"type": "integer", "minimum": 1, "maximum": MAX_RESULTS, "default": DEFAULT_RESULTS}
+)
+_PAGING: Final = (
+    _MAX_RESULTS,
+    _query("cursor", {"type": "integer", "minimum": 0, "maximum": (1 << 53) - 1, "description": "A nextCursor."}),
+)
+_ASSET: Final = (
+    _query("alg", _alg()),
+    _query(
+        "hintAlg", _alg() | {"description": "Only with hintValue: looked up where no mark can be read in the asset."}
+    ),
+    _query("hintValue", _value(MAX_VALUE_CHARACTERS)),
+    _MAX_RESULTS,
+)
+
+
+def _operation(
+    name: str,
+    summary: str,
+    answer: str,
+    *errors: int,
+    parameters: list[dict[str, Any]] | None = None,
+    body: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    responses = {"200": {"$ref": f"#/components/responses/{answer}"}}
+    responses |= {str(code): {"$ref": f"#/components/responses/Error{code}"} for code in errors}
+    extra = {} if body is None else {"requestBody": body}
+    return {
+        "operationId": name, "summary": summary, "parameters": parameters or [], "responses": responses, **extra,
+    }  # fmt: skip
+
+
+def _json_body(schema: str) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
+
+
+def _asset_body() -> dict[str, Any]:
+    kinds = ("video/*", "image/*", "application/octet-stream")
+    return {"required": True, "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}}
+
+
+def _schemas() -> dict[str, Any]:
+    algorithms = {"type": "array", "items": {"$ref": "#/components/schemas/Algorithm"}}
+    matches = {"type": "array", "maxItems": MAX_RESULTS, "items": {"$ref": "#/components/schemas/Match"}}
+    return {
+        "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+        "Algorithm": {"type": "object", "required": ["alg"], "properties": {"alg": {"type": "string"}}},
+        "Algorithms": {
+            "type": "object", "required": ["watermarks", "fingerprints"],
+            "properties": {"watermarks": algorithms, "fingerprints": algorithms},
+        },
+        "Match": {
+            "type": "object", "required": ["manifestId"], "additionalProperties": False,
+            "properties": {
+                "manifestId": {"type": "string"},
+                "similarityScore": {"type": "integer", "minimum": 0, "maximum": 100},
+            },
+        },
+        "Matches": {
+            "type": "object", "required": ["matches"], "additionalProperties": False,
+            "properties": {"matches": matches, "nextCursor": {"type": "integer"}},
+        },
+        "BindingQuery": {
+            "type": "object", "required": ["alg", "value"],
+            "properties": {"alg": _alg(), "value": _value(1 << 16)},
+        },
+        "Reference": {
+            "type": "object", "required": ["referenceUrl", "assetLength"],
+            "properties": {
+                "referenceUrl": {"type": "string", "format": "uri", "maxLength": 4096},
+                "assetLength": {"type": "integer", "minimum": 1},
+                "assetType": {"type": "string"},
+                "region": {"description": "Accepted and ignored: the whole asset is read."},
+            },
+        },
+    }  # fmt: skip
+
+
+def _responses() -> dict[str, Any]:
+    def answer(about: str, media: str, schema: dict[str, Any]) -> dict[str, Any]:
+        return {"description": about, "content": {media: {"schema": schema}}}
+
+    def ref(name: str) -> dict[str, Any]:
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    return {
+        "Matches": answer("The manifests that match; none is an answer too", "application/json", ref("Matches")),
+        "Algorithms": answer("The algorithms", "application/json", ref("Algorithms")),
+        "Manifest": answer("The manifest store", "application/c2pa", {"type": "string", "format": "binary"}),
+        **{f"Error{code}": answer(about, "application/json", ref("Error")) for code, about in _ERRORS.items()},
+    }
