@@ -117,7 +117,8 @@ def report(result: dict[str, object]) -> str:
     lines = [
         "# Look-up of soft bindings",
         "",
-        f"`{result['command']}`, {result['date']}, {result['machine']}; load {result['load']}.",
+        f"`{result['command']}`, {result['date']}, {result['machine']}; niceness"
+        f" {result['nice']}, load {result['load']}, page cache warm.",
         f"{rows:,} bindings in {result['database_mb']} MB of SQLite, {result['times']} look-ups each, drawn at random.",
         "",
         f"| look-up | median | p99 | slowest | median among {SMALL:,} | ratio |",

@@ -16,8 +16,8 @@ from safegen.resolution.openapi import document
 from safegen.settings import Home
 from tests.unit.recovery_samples import record
 
-EXAMPLES = 20
-READ = {"/matches/byContent": 2, "/matches/byReference": 10}
+EXAMPLES = 12
+READ = {"/matches/byContent": 2, "/matches/byReference": 8}
 """Fewer examples where an asset is read, which takes a process of its own. What is no video is 415, valid or not."""
 
 ASKED = [
