@@ -26,16 +26,27 @@ class Home:
     root: Path
     ledger_url_override: str = ""
     ledger_busy_seconds: float = LEDGER_BUSY_SECONDS
+    signer: str = ""  # URI of the key that signs claims; the key store's own if empty
+    timestamp_authorities: str = ""  # URLs, asked in turn; none if empty
 
     @classmethod
     def default(cls) -> Home:
-        """``$SAFEGEN_HOME``, or the platform's user data folder; ``$SAFEGEN_LEDGER_URL`` moves the ledger elsewhere."""
+        """``$SAFEGEN_HOME``, or the platform's user data folder.
+
+        ``$SAFEGEN_LEDGER_URL`` moves the ledger elsewhere, ``$SAFEGEN_SIGNER`` names another signer,
+        ``$SAFEGEN_TSA`` time-stamp authorities.
+        """
         root = os.environ.get("SAFEGEN_HOME", "")
         if not root:
             import platformdirs
 
             root = platformdirs.user_data_dir("safegen", appauthor=False)
-        return cls(Path(root).expanduser().absolute(), os.environ.get("SAFEGEN_LEDGER_URL", ""))
+        return cls(
+            Path(root).expanduser().absolute(),
+            os.environ.get("SAFEGEN_LEDGER_URL", ""),
+            signer=os.environ.get("SAFEGEN_SIGNER", ""),
+            timestamp_authorities=os.environ.get("SAFEGEN_TSA", ""),
+        )
 
     @property
     def keys(self) -> Path:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from safegen.media.labels import Overlay
     from safegen.policies.engine import Engine
     from safegen.provenance.manifest import ManifestSpec
+    from safegen.provenance.seal import Seal
 
 Mode = Literal["text", "image", "video"]
 
@@ -73,6 +74,7 @@ class Services:
     keys: KeyStore
     ledger: Ledger
     engine: Engine
+    seal: Seal
 
     @classmethod
     def open(cls, home: Home, policy: str | Path) -> Services:
@@ -80,13 +82,15 @@ class Services:
         from safegen.keys import KeyStore
         from safegen.ledger import Ledger
         from safegen.policies.engine import Engine
+        from safegen.provenance.seal import Seal
 
         engine = Engine.load(policy)
         keys = KeyStore.load(home)
+        seal = Seal.of(home, keys)
         ledger = Ledger.open(
             home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name, busy_seconds=home.ledger_busy_seconds
         )
-        return cls(home, keys, ledger, engine)
+        return cls(home, keys, ledger, engine, seal)
 
 
 class Stopwatch:
@@ -294,7 +298,7 @@ class Run:
         with self._watch.stage("sign"):
             spec = self._manifest(marked.mark)
             self._labelling.write_metadata(scratch.encoded, spec.source_type)
-            signed = sign_file(scratch.encoded, scratch.signed, spec, services.keys)
+            signed = sign_file(scratch.encoded, scratch.signed, spec, services.keys, seal=services.seal)
         with self._watch.stage("record"):
             if marked.mark["scheme"] in VAE_SCHEMES:
                 self._remember_vae(pipe, marked.frames, marked.mark)
@@ -305,6 +309,7 @@ class Run:
                         "generated",
                         {
                             "mark": dict(marked.mark), "manifest_id": signed.manifest_id,
+                            "signature": dict(signed.signature),
                             "frames_decision": _without_spans(self._frames_decision),
                             "shape": [int(n) for n in marked.frames.shape[:3]],
                             **self._labels(),

@@ -99,8 +99,9 @@ class Verifier:
 
     def _credential(self, path: Path, keys: Sequence[KeyStore]) -> _Metadata:
         from safegen.provenance.read import read_credential
+        from safegen.provenance.trust import Trust
 
-        found = read_credential(path, trust_anchors_pem="".join(k.root_pem for k in keys))
+        found = read_credential(path, trust=Trust.of(self._home, keys))
         judged = _judge_credential(found)
         if found.only_expired and self._recorded_this_file(path, found.content_id):
             # Anyone can make an expired certificate. What vouches for the file is the ledger, which holds its hash.
@@ -186,6 +187,7 @@ class Verifier:
         """Validate the manifest that was kept for the entry, where the file has lost its own."""
         from safegen.provenance.read import read_manifest_store
         from safegen.provenance.store import load_manifest
+        from safegen.provenance.trust import Trust
 
         assert entry.content_id is not None  # noqa: S101 - it was found by it
         kept = load_manifest(self._home, entry.content_id)
@@ -194,7 +196,7 @@ class Verifier:
             return []
         if hashlib.sha256(kept).hexdigest() != entry.event.manifest_sha256:
             return ["The manifest kept for this clip is not the one that the ledger recorded."]
-        found = read_manifest_store(kept, path, trust_anchors_pem="".join(k.root_pem for k in keys))
+        found = read_manifest_store(kept, path, trust=Trust.of(self._home, keys))
         evidence["kept_manifest"] = found.manifest_id
         evidence["kept_manifest_signature"] = "valid" if found.signature_valid else "invalid"
         return [] if found.signature_valid or found.only_expired else ["The kept manifest's signature does not hold."]
@@ -238,7 +240,10 @@ def _judge_credential(found: Credential) -> _Metadata:
         "signer": found.signer,
         "claim_generator": found.claim_generator,
         "ai_generated": found.ai_generated,
+        "listed_by": found.listed_by or None,
         "claimed_time": found.claimed_time,
+        "timestamp": found.timestamp,
+        "timestamp_trusted": found.timestamp_trusted,
         "failures": list(found.failure_codes),
         "ingredients": [{"title": i.title, "relationship": i.relationship} for i in found.ingredients],
     }
@@ -254,7 +259,8 @@ def _judge_credential(found: Credential) -> _Metadata:
             return outcome(Status.PASS, "The C2PA credential is intact and signed by this home.", ours=True)
         case CredentialState.VALID:
             who = found.signer or "an unnamed signer"
-            return outcome(Status.PASS, f"The C2PA credential is intact, signed by {who}, not by this home.")
+            vouched = f"whom the trust list {found.listed_by} vouches for" if found.listed_by else "an unknown signer"
+            return outcome(Status.PASS, f"The C2PA credential is intact, signed by {who}, {vouched}; not by this home.")
         case CredentialState.UNREADABLE:
             return outcome(
                 Status.INCONCLUSIVE, f"Whether there is a C2PA credential could not be read: {found.problem}."

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
+from safegen.cli import cert, keys, ledger, policy, trust
 from safegen.cli import doctor as doctor_command
 from safegen.cli import generate as generate_command
-from safegen.cli import keys, ledger, policy
 from safegen.cli import recover as recover_command
 from safegen.cli import serve as serve_command
 from safegen.cli import verify as verify_command
@@ -36,6 +36,8 @@ app = typer.Typer(
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(policy.app, name="policy")
 app.add_typer(keys.app, name="keys")
+app.add_typer(cert.app, name="cert")
+app.add_typer(trust.app, name="trust")
 app.add_typer(watermark_commands.app, name="watermark")
 
 
@@ -70,6 +72,7 @@ def generate(
     label: Annotated[
         list[str] | None, typer.Option(help="Visible label to add to the policy's: eu, cn or in. Can be repeated.")
     ] = None,
+    signer: Annotated[str, typer.Option(help="Signer URI: file:, env:, pkcs11:, awskms:, gcpkms: or callback:.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -77,7 +80,7 @@ def generate(
     generate_command.run(
         prompt=prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
         steps=steps, image=image, video=video, model=model, policy=policy_pack, labels=label or [], force=force,
-        as_json=as_json,
+        as_json=as_json, signer=signer,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,18 +26,21 @@ def run(
     model: str,
     policy: str,
     labels: list[str],
+    signer: str,
     force: bool,
     as_json: bool,
 ) -> None:
     """Call :func:`safegen.generate` with progress bars, and print what it made."""
     with command(as_json=as_json):
         from safegen.pipeline import generate
+        from safegen.settings import Home
 
+        home = Home.default()
         with Bars() as bars:
             made = generate(
                 prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
                 steps=steps, image=image, video=video, model=model, policy=policy, labels=labels, force=force,
-                progress=bars,
+                progress=bars, home=replace(home, signer=signer) if signer else home,
             )  # fmt: skip
         if as_json:
             print_json(made.to_json())

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 import c2pa
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from safegen.errors import ConfigError, ProvenanceError, UnreadableMediaError
 from safegen.keys import KeyStore
@@ -20,6 +22,8 @@ from safegen.provenance.manifest import InputFile, ManifestSpec
 from safegen.provenance.native.cose import ClaimSigner, Evidence
 from safegen.provenance.native.ingredients import collect
 from safegen.provenance.native.writer import Request, write
+from safegen.provenance.signers import CallbackSigner, Signer, store_signer
+from safegen.provenance.timestamps import RELAY_HOST, Stamping, relay
 
 BACKEND_VARIABLE: Final = "SAFEGEN_C2PA_BACKEND"
 READ_BACK_VARIABLE: Final = "SAFEGEN_C2PA_READ_BACK"
@@ -33,10 +37,20 @@ class Backend(Protocol):
         """How a setting names it."""
         ...
 
-    def write(self, source: Path, target: BinaryIO, spec: ManifestSpec, keys: KeyStore) -> bytes:
-        """Write ``source`` with a manifest signed by ``keys`` to ``target``, and return the manifest store (JUMBF).
+    def write(
+        self,
+        source: Path,
+        target: BinaryIO,
+        spec: ManifestSpec,
+        keys: KeyStore,
+        signer: Signer | None = None,
+        stamping: Stamping | None = None,
+    ) -> bytes:
+        """Write ``source`` with a signed manifest to ``target``, and return the manifest store (JUMBF).
 
-        ``target`` is open for reading and writing, and empty. Raises SafegenError; ``target`` is then worthless.
+        ``target`` is open for reading and writing, and empty. ``signer`` is that of ``keys`` by default; ``stamping``
+        is told of the time-stamp and asked for it where it names authorities. Raises SafegenError; ``target`` is then
+        worthless.
         """
         ...
 
@@ -47,23 +61,63 @@ class LibraryBackend:
 
     name: str = "c2pa-python"
 
-    def write(self, source: Path, target: BinaryIO, spec: ManifestSpec, keys: KeyStore) -> bytes:
+    def write(
+        self,
+        source: Path,
+        target: BinaryIO,
+        spec: ManifestSpec,
+        keys: KeyStore,
+        signer: Signer | None = None,
+        stamping: Stamping | None = None,
+    ) -> bytes:
         """See ``Backend.write``."""
-        info = (b"es256", keys.certificate_chain_pem.encode(), keys.signing_key, None)
+        signer, stamping = signer or store_signer(keys), stamping or Stamping()
+        call = _Remembering(signer)
         try:
             with (
-                c2pa.Signer.from_info(c2pa.C2paSignerInfo(*info)) as signer,
-                c2pa.Builder(json.dumps(spec.definition()), make_context(keys.root_pem)) as builder,
+                relay(stamping) as url,
+                _library_signer(signer, call, url) as made,
+                c2pa.Builder(
+                    json.dumps(spec.definition()),
+                    make_context(keys.root_pem, hosts=(RELAY_HOST,) if url else ()),
+                ) as builder,
                 source.open("rb") as stream,
             ):
                 for ingredient in spec.ingredients:
                     _add(builder, ingredient)
-                return bytes(builder.sign(signer, str(spec.media_format), stream, target))
+                return bytes(builder.sign(made, str(spec.media_format), stream, target))
         except c2pa.C2paError as error:
+            if call.problem is not None:
+                raise call.problem from call.problem.__cause__
+            if stamping.unavailable:
+                raise stamping.error() from error
             raise ProvenanceError(
                 f"signing {source} failed: {error}",
                 remedy=f"The file must be {spec.media_format}, and the keys intact (`safegen keys show`).",
             ) from error
+
+
+def _library_signer(signer: Signer, call: _Remembering, url: str | None) -> Any:
+    """Return the library's signer. For a callback it keeps 11 kB more free in the file than for a key that it has."""
+    if isinstance(signer, CallbackSigner) and signer.key_pem:
+        info = (signer.algorithm.encode(), signer.chain_pem.encode(), signer.key_pem, url.encode() if url else None)
+        return c2pa.Signer.from_info(c2pa.C2paSignerInfo(*info))
+    return c2pa.Signer.from_callback(call, c2pa.C2paSigningAlg[signer.algorithm.upper()], signer.chain_pem, url)
+
+
+class _Remembering:
+    """The signer as the library calls it. The library only logs what a callback raises: it is kept here instead."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+        self.problem: BaseException | None = None
+
+    def __call__(self, data: bytes) -> bytes:
+        try:
+            return self._signer.sign(data)
+        except BaseException as error:  # Ctrl-C too must not vanish in foreign code
+            self.problem = error
+            return b""
 
 
 def _add(builder: Any, ingredient: InputFile) -> None:
@@ -85,14 +139,36 @@ class NativeBackend:
     evidence: Evidence = field(default_factory=Evidence)
     name: str = "native"
 
-    def write(self, source: Path, target: BinaryIO, spec: ManifestSpec, keys: KeyStore) -> bytes:
+    def write(
+        self,
+        source: Path,
+        target: BinaryIO,
+        spec: ManifestSpec,
+        keys: KeyStore,
+        signer: Signer | None = None,
+        stamping: Stamping | None = None,
+    ) -> bytes:
         """See ``Backend.write``."""
-        signer = ClaimSigner.from_pem(keys.certificate_chain_pem, keys.signing_key)
+        claim_signer = _claim_signer(signer or store_signer(keys))
         ingredients = collect(spec.ingredients, keys.root_pem)
+        evidence = self.evidence
+        if stamping is not None and stamping.wanted:
+            evidence = replace(evidence, timestamp=stamping.token)
         try:
-            return write(source, target, Request(spec, signer, ingredients, self.evidence)).manifest_bytes
+            return write(source, target, Request(spec, claim_signer, ingredients, evidence)).manifest_bytes
         except UnreadableMediaError as error:
             raise ProvenanceError(f"signing {source} failed: {error}", remedy=error.remedy) from error
+
+
+_COSE: Final = {"es256": -7, "es384": -35, "es512": -36, "ps256": -37, "ed25519": -8}
+
+
+def _claim_signer(signer: Signer) -> ClaimSigner:
+    chain = x509.load_pem_x509_certificates(signer.chain_pem.encode())
+    key: Any = chain[0].public_key()
+    size = 64 if signer.algorithm == "ed25519" else (key.key_size + 7) // 8 * (1 if signer.algorithm == "ps256" else 2)
+    der = tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
+    return ClaimSigner(_COSE[signer.algorithm], der, size, signer.sign)
 
 
 BACKENDS: Final[dict[str, Backend]] = {b.name: b for b in (LibraryBackend(), NativeBackend())}

@@ -48,7 +48,8 @@ class Credential:
 
     Everything but ``state`` is what the manifest *says*: believe it only where ``signature_valid`` and
     ``signer_trusted`` hold. ``content_matches`` is the hard binding (None: not checked). ``timestamp`` comes from a
-    time-stamp authority, ``claimed_time`` from the manifest itself; both ISO 8601. ``failure_codes`` are C2PA
+    time-stamp authority (a listed one if ``timestamp_trusted``), ``claimed_time`` from the manifest itself; both ISO
+    8601. ``listed_by`` names the trust list that vouches for a signer that is not our own. ``failure_codes`` are C2PA
     validation codes, those of ingredients included. ``remote_url`` is named by the file and was not fetched.
     """
 
@@ -69,6 +70,8 @@ class Credential:
     content_matches: bool | None = None
     failure_codes: tuple[str, ...] = ()
     ingredients: tuple[Ingredient, ...] = ()
+    listed_by: str = ""
+    timestamp_trusted: bool = False
     ai_generated: bool = False
     remote_url: str | None = None
     problem: str = ""

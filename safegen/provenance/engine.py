@@ -17,16 +17,16 @@ EXTENDED_KEY_USAGES: Final = (
 )
 
 
-def make_context(trust_anchors_pem: str = "") -> Any:
+def make_context(trust_anchors_pem: str = "", *, hosts: tuple[str, ...] = ()) -> Any:
     """Return a fresh context (0.3 ms). Never shared: a context made before ``fork`` is dead in the child.
 
     The library's defaults would fetch URLs that an untrusted file names and put thumbnails of the user's pictures
-    into manifests.
+    into manifests. ``hosts`` are the only ones that may be asked for anything: none by default.
     """
     settings: dict[str, Any] = {
         "version": 1,
         "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": False},
-        "core": {"allowed_network_hosts": [], "backing_store_memory_threshold_in_mb": 8},
+        "core": {"allowed_network_hosts": list(hosts), "backing_store_memory_threshold_in_mb": 8},
         "builder": {"thumbnail": {"enabled": False}},
     }
     if trust_anchors_pem:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import c2pa
 
@@ -16,6 +17,9 @@ from safegen.provenance.credential import Credential, CredentialState, Ingredien
 from safegen.provenance.engine import guess_format, make_context
 from safegen.provenance.manifest import AI_SOURCE_TYPES, GENERATION_LABEL, Relationship, SoftBinding
 from safegen.types import ContentId, parse_content_id
+
+if TYPE_CHECKING:
+    from safegen.provenance.trust import Trust
 
 MAX_SIDECAR_BYTES: Final = 64 << 20
 MAX_TEXT: Final = 500
@@ -29,36 +33,63 @@ _HARD_BINDING: Final = re.compile(r"assertion\.(data|bmff|boxes|collection|multi
 _REMOTE: Final = re.compile(r"must fetch remote manifests from url (\S+)")
 _OWN_ALGS: Final = "org.safegen."
 _HEX: Final = re.compile(r"([0-9a-f]{2})*")
-_NOT_ABOUT_SIGNATURE: Final = frozenset({"signingCredential.untrusted", "signingCredential.expired"})
+UNTRUSTED: Final = "signingCredential.untrusted"
+_NOT_ABOUT_SIGNATURE: Final = frozenset({UNTRUSTED, "signingCredential.expired"})
 
 
-def read_credential(path: Path, *, trust_anchors_pem: str = "", manifest_bytes: bytes | None = None) -> Credential:
+def read_credential(
+    path: Path, *, trust_anchors_pem: str = "", manifest_bytes: bytes | None = None, trust: Trust | None = None
+) -> Credential:
     """Read and validate the active manifest of ``path``: embedded, else in the sidecar ``<name>.c2pa`` beside it.
 
     ``trust_anchors_pem`` holds the roots whose signatures count as trusted; none by default. ``manifest_bytes``, if
-    given, is validated against the file instead of what the file carries. A file without a manifest, or with a broken
-    one, is a state and no error; UnreadableMediaError means that there is no readable, non-empty file at all.
+    given, is validated against the file instead of what the file carries. ``trust`` (in place of the anchors) tells
+    this home's own signers from those of trust lists and from unknown ones, and says whose time-stamps count. A file
+    without a manifest, or with a broken one, is a state and no error; UnreadableMediaError means that there is no
+    readable, non-empty file at all.
     """
     try:
         with path.open("rb") as file:
             if not file.read(1):
                 raise UnreadableMediaError(f"{path} is empty", remedy="Give a media file.")
-            if manifest_bytes is not None:
-                return _read(file, path, trust_anchors_pem, manifest_bytes, Origin.GIVEN)
-            found = _read(file, path, trust_anchors_pem, None, Origin.EMBEDDED)
-            sidecar = _sidecar(path) if found.state is CredentialState.ABSENT else None
-            return found if sidecar is None else _read(file, path, trust_anchors_pem, sidecar, Origin.SIDECAR)
+            # Time-stamping CAs stand among the anchors of this first reading; _judge sees to it that they vouch for
+            # nothing but time.
+            anchors = trust_anchors_pem if trust is None else trust.own_anchors_pem + trust.anchors("tsa")
+            origin = Origin.EMBEDDED if manifest_bytes is None else Origin.GIVEN
+            found = _read(file, path, anchors, manifest_bytes, origin)
+            if found.state is CredentialState.ABSENT and origin is Origin.EMBEDDED:
+                manifest_bytes = _sidecar(path)
+                if manifest_bytes is not None:
+                    found = _read(file, path, anchors, manifest_bytes, Origin.SIDECAR)
+            if trust is None:
+                return found
+            return _judge(found, trust, lambda pem: _read(file, path, pem, manifest_bytes, found.origin))
     except OSError as error:
         raise UnreadableMediaError(f"cannot read {path}: {error}", remedy="Give a readable media file.") from error
 
 
-def read_manifest_store(manifest_bytes: bytes, media_path: Path, *, trust_anchors_pem: str = "") -> Credential:
+def _judge(found: Credential, trust: Trust, read_again: Callable[[str], Credential]) -> Credential:
+    """Say whose credential this is: ours, a listed signer's or a stranger's."""
+    if found.signer_trusted and found.leaf_serial not in trust.own_serials:
+        codes = (*found.failure_codes, UNTRUSTED)
+        state = CredentialState.VALID if found.state is CredentialState.TRUSTED else found.state
+        found = replace(found, state=state, signer_trusted=False, failure_codes=codes)
+    if found.signature_valid and not found.signer_trusted:
+        for entry in trust.lists:
+            if entry.kind == "signer" and read_again(entry.anchors_pem).signer_trusted:
+                return replace(found, listed_by=entry.title)
+    return found
+
+
+def read_manifest_store(
+    manifest_bytes: bytes, media_path: Path, *, trust_anchors_pem: str = "", trust: Trust | None = None
+) -> Credential:
     """Validate a kept manifest store against a file whose mark named it.
 
     The file was changed since, so ``content_matches`` is normally False and ``state`` invalid: judge the manifest by
     ``signature_valid`` and ``signer_trusted``. Raises UnreadableMediaError as ``read_credential`` does.
     """
-    return read_credential(media_path, trust_anchors_pem=trust_anchors_pem, manifest_bytes=manifest_bytes)
+    return read_credential(media_path, trust_anchors_pem=trust_anchors_pem, manifest_bytes=manifest_bytes, trust=trust)
 
 
 def _sidecar(path: Path) -> bytes | None:
@@ -133,6 +164,7 @@ def _credential(store: Any, origin: Origin) -> Credential:
         claimed_time=next((w for a in _actions(manifest) if (w := _text(a.get("when")))), None),
         signature_valid="claimSignature.validated" in success and not about_signature,
         signer_trusted="signingCredential.trusted" in success,
+        timestamp_trusted="timeStamp.trusted" in success,
         content_matches=False if mismatch else (True if match else None),
         failure_codes=tuple(dict.fromkeys([*failure, *deltas])),
         ingredients=tuple(_ingredients(manifest, manifests)),
