@@ -117,6 +117,7 @@ def test_readers_trust_it_and_the_media_is_the_same(
     assert (found.manifest_id, found.content_id) == (written.manifest_id, CONTENT_ID)
     assert codes(signed, keys.root_pem, "informational") == {"signingCredential.ocsp.skipped"}
     assert frames(signed, tmp_path) == frames(source, tmp_path)
+    assert signed.stat().st_mode == source.stat().st_mode
     assert [p.name for p in tmp_path.iterdir() if p.suffix != ".md5"] == [name]
 
 
@@ -363,3 +364,39 @@ def test_wrong_format_is_named(folder: Path, tmp_path: Path, signer: ClaimSigner
         ):
             with pytest.raises(UnreadableMediaError, match="this is no"):
                 write_file(folder / name, tmp_path / "out", Request(make_spec(media_format=media_format), signer))
+
+
+@pytest.mark.parametrize(
+    ("name", "media_format"),
+    [
+        ("rs-c.mov", MediaFormat.MOV),  # a telephone's: media before the index, a "wide" box
+        ("rs-video1_no_manifest.mp4", MediaFormat.MP4),
+        ("rs-no_manifest.jpg", MediaFormat.JPEG),
+        ("adobe-20220124-A.jpg", MediaFormat.JPEG),
+    ],
+)
+def test_files_of_others(
+    shared_data: Path, tmp_path: Path, keys: KeyStore, signer: ClaimSigner, name: str, media_format: MediaFormat
+) -> None:
+    source, signed = shared_data / "c2pa" / name, tmp_path / name
+    write_file(source, signed, Request(make_spec(media_format=media_format), signer))
+    assert_trusted(signed, keys.root_pem)
+    assert frames(signed, tmp_path) == frames(source, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["rs-video1.mp4", "rs-legacy.mp4", "pyr-CA.jpg", "truepic-20230212-camera.jpg"])
+def test_credentials_of_others_are_not_dropped(
+    shared_data: Path, tmp_path: Path, signer: ClaimSigner, name: str
+) -> None:
+    media_format = MediaFormat.MP4 if name.endswith("mp4") else MediaFormat.JPEG
+    with pytest.raises(ProvenanceError, match="already"):
+        write_file(shared_data / "c2pa" / name, tmp_path / name, Request(make_spec(media_format=media_format), signer))
+
+
+def test_fill_bytes_before_a_marker(folder: Path, tmp_path: Path, keys: KeyStore, signer: ClaimSigner) -> None:
+    content = (folder / "still.jpg").read_bytes()
+    at = content.index(b"\xff\xdb")
+    (tmp_path / "filled.jpg").write_bytes(content[:at] + b"\xff\xff\xff" + content[at:])
+    request = Request(make_spec(media_format=MediaFormat.JPEG), signer)
+    write_file(tmp_path / "filled.jpg", tmp_path / "signed.jpg", request)
+    assert read_credential(tmp_path / "signed.jpg", trust_anchors_pem=keys.root_pem).state is CredentialState.TRUSTED

@@ -79,6 +79,9 @@ def _walk(source: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
     for _ in range(_MAX_SEGMENTS):
         source.seek(at)
         head = source.read(4)
+        if head[:2] == b"\xff\xff":  # fill bytes may precede a marker
+            at += 1
+            continue
         if len(head) < 4 or head[0] != 0xFF or not 0xC0 <= head[1] <= 0xFE or head[1] in (0xD8, 0xD9):
             break
         (length,) = struct.unpack(">H", head[2:])

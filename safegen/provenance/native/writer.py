@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,9 +87,9 @@ def write_file(source: Path, destination: Path, request: Request) -> Written:
     try:
         if destination.exists() or destination.is_symlink():
             raise _exists(destination)
-        descriptor, name = tempfile.mkstemp(prefix=f".{destination.name}.", suffix=".part", dir=destination.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
+        # Not mkstemp, whose files only their owner may read: the result has the mode that any new file has.
+        temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(8)}.part")
+        with temporary.open("xb") as file:
             written = write(source, file, request)
             file.flush()
             os.fsync(file.fileno())
@@ -103,13 +103,14 @@ def write_file(source: Path, destination: Path, request: Request) -> Written:
     return written
 
 
-def write_in_place(path: Path, request: Request) -> Written:
+def write_in_place(path: Path, request: Request, *, flush: bool = True) -> Written:
     """Sign an MP4 or MOV whose muxer left a ``free`` box before the media; nothing is copied, the media is read once.
 
     All reading, hashing and signing comes first, one write last, so every error leaves the file as it was. Where the
     room follows ``ftyp`` at once, so does a crash: until the last eight bytes are written the room stays a ``free``
     box. Where ``moov`` must move (ffmpeg's ``-moov_size``), a crash within that write can damage the file: sign a
-    file in place only while it is your own temporary one. Raises MediaError if there is not enough room,
+    file in place only while it is your own temporary one. Without ``flush`` nothing is forced to the disk, and
+    all this holds where the process dies, not where the machine does. Raises MediaError if there is not enough room,
     UnreadableMediaError if the file is damaged, ProvenanceError if it carries a manifest or signing fails.
     """
     if request.spec.media_format not in (MediaFormat.MP4, MediaFormat.MOV):
@@ -123,7 +124,7 @@ def write_in_place(path: Path, request: Request) -> Written:
             size += hole - room.container.wrapped_size(size)
             digest = streaming.digest(file, room.pieces(hole))
             manifest = draft.finish(room.container.binding(hole, digest), size)
-            _replace(file, room.start, room.region(room.container.wrap(manifest)))
+            _replace(file, room.start, room.region(room.container.wrap(manifest)), flush)
     except OSError as error:
         raise ProvenanceError(
             f"signing {path} in place failed: {error}", remedy="Check that the file can be written."
@@ -139,13 +140,14 @@ def _settled_size(draft: Draft, container: Container) -> int:
     return size
 
 
-def _replace(file: BinaryIO, start: int, region: bytes) -> None:
+def _replace(file: BinaryIO, start: int, region: bytes, flush: bool) -> None:
     """Write ``region``, its first box header last: until then the old box there stays in force."""
     for at, part in ((start + 8, memoryview(region)[8:]), (start, memoryview(region)[:8])):
         file.seek(at)
         while part:
             part = part[file.write(part) :]
-        os.fsync(file.fileno())
+        if flush:
+            os.fsync(file.fileno())
 
 
 def _publish(temporary: Path, destination: Path) -> None:
