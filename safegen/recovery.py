@@ -225,10 +225,13 @@ def _restore(path: Path, found: Found, target: Target | None, beside: Target | N
     from safegen.keys import KeyStore
     from safegen.ledger import Event, EventKind, Ledger
     from safegen.provenance.restoring import Restoration, restore_file
+    from safegen.provenance.seal import Seal
+    from safegen.provenance.trust import Trust
 
     assert found.content_id is not None  # noqa: S101 - it was found by it
     keys = KeyStore.load(home)
-    anchors = "".join(k.root_pem for k in (keys, *KeyStore.retired(home)))
+    seal = Seal.of(home, keys)
+    anchors = Trust.of(home, (keys, *KeyStore.retired(home))).own_anchors_pem
     what = Restoration(found.content_id, (found.alg,), dt.datetime.now(dt.UTC))
     final = path if target is None else target.path
     # Named so that the sidecar is found beside the scratch copy, as it will be beside the finished file.
@@ -238,13 +241,16 @@ def _restore(path: Path, found: Found, target: Target | None, beside: Target | N
         with Ledger.open(
             home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name, busy_seconds=home.ledger_busy_seconds
         ) as ledger:
-            signed = restore_file(path, scratch, found.manifest, what, keys, anchors_pem=anchors, sidecar=waiting)
+            signed = restore_file(
+                path, scratch, found.manifest, what, keys, anchors_pem=anchors, seal=seal, sidecar=waiting
+            )
             body: dict[str, Json] = {
                 "manifest_id": signed.manifest_id,
                 "recovered_manifest_id": found.manifest_id,
                 "recovered_entry": found.entry,
                 "alg": found.alg,
                 "sidecar": beside is not None,
+                "signature": dict(signed.signature),
             }
             event = Event(
                 kind=EventKind.RECOVERED,

@@ -72,11 +72,11 @@ class LibraryBackend:
     ) -> bytes:
         """See ``Backend.write``."""
         signer, stamping = signer or store_signer(keys), stamping or Stamping()
-        call = _Remembering(signer)
+        call = Remembering(signer)
         try:
             with (
                 relay(stamping) as url,
-                _library_signer(signer, call, url) as made,
+                library_signer(signer, call, url) as made,
                 c2pa.Builder(
                     json.dumps(spec.definition()),
                     make_context(keys.root_pem, hosts=(RELAY_HOST,) if url else ()),
@@ -97,7 +97,7 @@ class LibraryBackend:
             ) from error
 
 
-def _library_signer(signer: Signer, call: _Remembering, url: str | None) -> Any:
+def library_signer(signer: Signer, call: Remembering, url: str | None) -> Any:
     """Return the library's signer. For a callback it keeps 11 kB more free in the file than for a key that it has."""
     if isinstance(signer, CallbackSigner) and signer.key_pem:
         info = (signer.algorithm.encode(), signer.chain_pem.encode(), signer.key_pem, url.encode() if url else None)
@@ -105,7 +105,7 @@ def _library_signer(signer: Signer, call: _Remembering, url: str | None) -> Any:
     return c2pa.Signer.from_callback(call, c2pa.C2paSigningAlg[signer.algorithm.upper()], signer.chain_pem, url)
 
 
-class _Remembering:
+class Remembering:
     """The signer as the library calls it. The library only logs what a callback raises: it is kept here instead."""
 
     def __init__(self, signer: Signer) -> None:
@@ -113,6 +113,7 @@ class _Remembering:
         self.problem: BaseException | None = None
 
     def __call__(self, data: bytes) -> bytes:
+        """Sign; nothing where that failed."""
         try:
             return self._signer.sign(data)
         except BaseException as error:  # Ctrl-C too must not vanish in foreign code

@@ -9,7 +9,6 @@ whole, together with what validating it against this very file says: a hard bind
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import io
 import json
 import os
@@ -23,11 +22,15 @@ import c2pa
 
 from safegen.errors import ProvenanceError, SafegenError
 from safegen.keys import KeyStore
+from safegen.provenance.backends import Remembering, library_signer
 from safegen.provenance.credential import CredentialState, Origin
 from safegen.provenance.engine import guess_format, make_context
 from safegen.provenance.manifest import GENERATION_LABEL, SPEC_VERSION, Relationship
 from safegen.provenance.read import read_credential
-from safegen.provenance.sign import SignedAsset
+from safegen.provenance.seal import Seal
+from safegen.provenance.sign import SignedAsset, signed_asset
+from safegen.provenance.signers import store_signer
+from safegen.provenance.timestamps import Stamping, relay
 from safegen.types import ContentId, Json
 from safegen.version import __version__
 
@@ -90,13 +93,15 @@ def restore_file(
     keys: KeyStore,
     *,
     anchors_pem: str,
+    seal: Seal | None = None,
     sidecar: Path | None = None,
 ) -> SignedAsset:
     """Write ``source`` with a manifest whose parent is ``kept`` to ``destination``, which must not exist.
 
     ``source`` must carry no credential. With ``sidecar`` (which must not exist either) ``destination`` is a copy of
     ``source`` byte for byte and the manifest store goes there; where both are one path, nothing is copied.
-    ``anchors_pem``: the roots that ``kept`` may be signed under. The result is flushed, read back and found trusted.
+    ``anchors_pem``: the roots that ``kept`` may be signed under. ``seal`` names another signer than the key store's,
+    and time-stamp authorities. The result is flushed, read back and found trusted.
     Raises ProvenanceError, and leaves nothing, if anything fails; KeyStoreError if ``keys`` can only verify.
     """
     if read_credential(source).state is not CredentialState.ABSENT:
@@ -106,14 +111,25 @@ def restore_file(
     for path in made:
         if path.exists():
             raise ProvenanceError(f"{path} exists already", remedy="Restore to a fresh path.")
-    signing_key = keys.signing_key
+    seal = seal or Seal(store_signer(keys))  # keys that only verify are refused before anything is written
+    stamping = Stamping(seal.authorities)
+    into = None if sidecar else destination
     try:
-        manifest = _sign(source, None if sidecar else destination, kept, what, keys, signing_key, anchors_pem)
+        try:
+            manifest = _sign(source, into, kept, what, seal, stamping, anchors_pem)
+        except ProvenanceError:
+            if not (stamping.unavailable and stamping.may_go_without):
+                raise
+            if into is not None:
+                into.unlink(missing_ok=True)
+            manifest = _sign(source, into, kept, what, seal, Stamping(), anchors_pem)
         if sidecar is not None:
             _write(sidecar, manifest)
             if not in_place:
                 _write(destination, source)
-        return _read_back(destination, manifest, what, keys, sidecar=sidecar is not None)
+        anchors = keys.root_pem + seal.signer.issuer_pem
+        manifest_id = _read_back(destination, manifest, what, anchors, stamping, sidecar=sidecar is not None)
+        return signed_asset(destination, manifest, manifest_id, seal, stamping)
     except BaseException as error:
         for path in made:
             path.unlink(missing_ok=True)
@@ -127,18 +143,21 @@ def _sign(
     destination: Path | None,
     kept: bytes,
     what: Restoration,
-    keys: KeyStore,
-    signing_key: bytes,
+    seal: Seal,
+    stamping: Stamping,
     anchors_pem: str,
 ) -> bytes:
     media_format = guess_format(source)
+    call = Remembering(seal.signer)
     try:
         ingredient = _ingredient(source, media_format, kept, anchors_pem)
         definition = what.definition(media_format, ingredient)
-        info = (b"es256", keys.certificate_chain_pem.encode(), signing_key, None)
         with (
-            c2pa.Signer.from_info(c2pa.C2paSignerInfo(*info)) as signer,
-            c2pa.Builder(json.dumps(definition), make_context(keys.root_pem)) as builder,
+            relay(stamping) as url,
+            library_signer(seal.signer, call, url) as signer,
+            c2pa.Builder(
+                json.dumps(definition), make_context(anchors_pem, hosts=("127.0.0.1",) if url else ())
+            ) as builder,
             source.open("rb") as stream,
         ):
             builder.add_resource(_RESOURCE, io.BytesIO(kept))
@@ -150,6 +169,10 @@ def _sign(
                 _flush(target)
             return manifest
     except (c2pa.C2paError, ValueError) as error:
+        if call.problem is not None:
+            raise call.problem from call.problem.__cause__
+        if stamping.unavailable:
+            raise stamping.error() from error
         raise ProvenanceError(
             f"restoring {source} failed: {error}",
             remedy="Where the format cannot carry a manifest, write it beside the file with --sidecar.",
@@ -171,23 +194,25 @@ def _ingredient(source: Path, media_format: str, kept: bytes, anchors_pem: str) 
     }
 
 
-def _read_back(destination: Path, manifest: bytes, what: Restoration, keys: KeyStore, *, sidecar: bool) -> SignedAsset:
+def _read_back(
+    destination: Path, manifest: bytes, what: Restoration, anchors_pem: str, stamping: Stamping, *, sidecar: bool
+) -> str:
+    """Return the manifest's URN once the file verifies."""
     try:
-        found = read_credential(destination, trust_anchors_pem=keys.root_pem)
+        found = read_credential(destination, trust_anchors_pem=anchors_pem)
     except SafegenError as error:
         raise ProvenanceError(f"the restored file cannot be read back: {error}") from error
     good = (
         found.state is CredentialState.TRUSTED
         and found.origin is (Origin.SIDECAR if sidecar else Origin.EMBEDDED)
         and found.content_id == what.content_id
+        and (stamping.stamp is None or found.timestamp is not None)
         and any(i.content_id == what.content_id and i.manifest_id for i in found.ingredients)
     )
     if not good or found.manifest_id is None or not manifest:
         why = ", ".join(found.failure_codes) or found.problem or "the recovered credential is not in it"
         raise ProvenanceError(f"the restored file does not verify: {found.state} ({why})")
-    with destination.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return SignedAsset(destination, manifest, found.manifest_id, digest)
+    return found.manifest_id
 
 
 def _write(path: Path, content: bytes | Path) -> None:

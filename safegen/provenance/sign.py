@@ -83,9 +83,9 @@ def sign_file(
             target.flush()
             os.fsync(target.fileno())
         if not signing.read_back:
-            return _asset(destination, manifest_bytes, manifests(manifest_bytes)[-1].label, seal, stamping)
+            return signed_asset(destination, manifest_bytes, manifests(manifest_bytes)[-1].label, seal, stamping)
         manifest_id = _read_back(destination, manifest_bytes, spec, keys, seal, stamping)
-        return _asset(destination, manifest_bytes, manifest_id, seal, stamping)
+        return signed_asset(destination, manifest_bytes, manifest_id, seal, stamping)
     except BaseException as error:
         destination.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -134,7 +134,10 @@ def _other_problem(found: Credential, spec: ManifestSpec) -> str:
     return "its time-stamp does not hold" if found.timestamp is None else "it names another signer"
 
 
-def _asset(destination: Path, manifest_bytes: bytes, manifest_id: str, seal: Seal, stamping: Stamping) -> SignedAsset:
+def signed_asset(
+    destination: Path, manifest_bytes: bytes, manifest_id: str, seal: Seal, stamping: Stamping
+) -> SignedAsset:
+    """Return what is known of a file that was signed just now."""
     leaf = x509.load_pem_x509_certificate(seal.signer.chain_pem.encode())
     signature: dict[str, Json] = {
         "signer": seal.signer.uri,

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hmac
 import json
 import logging
@@ -30,11 +31,12 @@ from safegen.resolution.fetching import Fetcher, ForbiddenReferenceError
 from safegen.resolution.limits import (
     DEFAULT_RESULTS,
     MAX_JSON_BYTES,
+    MAX_NUMBER,
     MAX_RESULTS,
     MAX_VALUE_CHARACTERS,
     ServiceSettings,
 )
-from safegen.resolution.openapi import PREFIX, document
+from safegen.resolution.openapi import PREFIX, SPEC_VERSION, WELL_KNOWN, document
 from safegen.resolution.service import BusyError, Page, Service, TooLargeError, TooSlowError, receive_body
 from safegen.settings import Home
 
@@ -73,11 +75,14 @@ def make_app(
 
     routes = [
         Route("/openapi.json", api.openapi, methods=["GET"]),
+        Route(WELL_KNOWN, api.well_known, methods=["GET"]),
         Route(f"{PREFIX}/services/supportedAlgorithms", api.algorithms, methods=["GET"]),
+        Route(f"{PREFIX}/services/capabilities", api.capabilities, methods=["GET"]),
+        Route(f"{PREFIX}/services/status", api.status, methods=["GET"]),
         Route(f"{PREFIX}/matches/byBinding", api.guarded(api.by_binding), methods=["GET", "POST"]),
         Route(f"{PREFIX}/matches/byContent", api.guarded(api.by_content), methods=["POST"]),
         Route(f"{PREFIX}/matches/byReference", api.guarded(api.by_reference), methods=["POST"]),
-        Route(f"{PREFIX}/manifests/{{manifest_id}}", api.guarded(api.manifest), methods=["GET"]),
+        Route(f"{PREFIX}/manifests/{{manifest_id:path}}", api.guarded(api.manifest), methods=["GET"]),
     ]
     handlers: Any = {HTTPException: _refused, SafegenError: _failed, ClientDisconnect: _gone, Exception: _broken}
     return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
@@ -111,6 +116,33 @@ class _Api:
         """``GET /services/supportedAlgorithms``."""
         return _json({"watermarks": [{"alg": alg} for alg in ALGORITHMS], "fingerprints": []})
 
+    async def capabilities(self, _: Request) -> Response:
+        """``GET /services/capabilities``: the optional parts that are served."""
+        served = ["queryByContent", *(["queryByReference"] if self._fetcher.hosts else [])]
+        return _json({"c2paSpecificationVersion": SPEC_VERSION, "supportedCapabilities": served})
+
+    async def status(self, _: Request) -> Response:
+        """``GET /services/status``: whether the ledger can be read."""
+        try:
+            await run_in_threadpool(lambda: self.service.ledger().count())
+            word = "ok"
+        except SafegenError as error:
+            log.error("status: %s", error.diagnostics())
+            word = "down"
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return _json({"status": word, "timestamp": now})
+
+    async def well_known(self, _: Request) -> Response:
+        """``GET /.well-known/c2pa-soft-binding-resolution``: where the API is. Paths: a proxy knows the host's name."""
+        return _json(
+            {
+                "apiEndpoint": PREFIX,
+                "c2paSpecificationVersion": SPEC_VERSION,
+                "capabilitiesEndpoint": f"{PREFIX}/services/capabilities",
+                "statusEndpoint": f"{PREFIX}/services/status",
+            }
+        )
+
     async def by_binding(self, request: Request) -> Response:
         """``GET`` and ``POST /matches/byBinding``."""
         if request.method == "POST":
@@ -118,6 +150,8 @@ class _Api:
             longest = MAX_JSON_BYTES
         else:
             query, longest = {name: _one(request, name, needed=True) for name in ("alg", "value")}, MAX_VALUE_CHARACTERS
+            if len(query["value"]) > longest:
+                raise HTTPException(414, "value is too long for a URL; POST takes longer ones")
         alg, value = _binding(query["alg"], query["value"], longest)
         limit, after = _limit(request), _cursor(request)
         return _page(await run_in_threadpool(self.service.by_binding, alg, value, limit, after))
@@ -157,8 +191,12 @@ class _Api:
         return _page(await self.service.by_content(receive, suffix=_SUFFIXES.get(kind, ""), alg=alg, hint=hint))
 
     async def manifest(self, request: Request) -> Response:
-        """``GET /manifests/{manifestId}``."""
-        found = await run_in_threadpool(self.service.manifest, request.path_params["manifest_id"])
+        """``GET /manifests/{activeManifestId}``."""
+        alone = _one(request, "returnActiveManifest")
+        if alone not in ("", "true", "false"):
+            raise HTTPException(400, "returnActiveManifest must be true or false")
+        name = request.path_params["manifest_id"]
+        found = await run_in_threadpool(self.service.manifest, name, alone=alone == "true")
         if found is None:
             raise HTTPException(404, "no such manifest is kept here")
         return Response(found, media_type="application/c2pa", headers=_HEADERS)
@@ -181,20 +219,20 @@ def _one(request: Request, name: str, *, needed: bool = False) -> str:
 
 
 def _limit(request: Request) -> int:
-    return _number(request, "maxResults", DEFAULT_RESULTS, 1, MAX_RESULTS)
+    return min(MAX_RESULTS, _number(request, "maxResults", DEFAULT_RESULTS, 1))
 
 
 def _cursor(request: Request) -> int:
-    return _number(request, "cursor", -1, 0, (1 << 53) - 1)
+    return _number(request, "cursor", -1, 0)
 
 
-def _number(request: Request, name: str, default: int, smallest: int, largest: int) -> int:
+def _number(request: Request, name: str, default: int, smallest: int) -> int:
     if name not in request.query_params:
         return default
     text = _one(request, name)
     value = int(text) if re.fullmatch(r"[0-9]{1,16}", text) else -1
-    if not smallest <= value <= largest:
-        raise HTTPException(400, f"{name} must be a number from {smallest} to {largest}")
+    if not smallest <= value <= MAX_NUMBER:
+        raise HTTPException(400, f"{name} must be a number from {smallest} to {MAX_NUMBER}")
     return value
 
 

@@ -12,6 +12,8 @@ from safegen.errors import ConfigError
 
 DEFAULT_RESULTS: Final = 10
 MAX_RESULTS: Final = 100
+"""More are never given at once, whatever maxResults says."""
+MAX_NUMBER: Final = (1 << 53) - 1
 MAX_JSON_BYTES: Final = 128 << 10
 MAX_VALUE_CHARACTERS: Final = 2048
 """Of a base64 value in a query string; in a request body it may be as long as the body."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from safegen.resolution.bindings import ALGORITHMS, BASE64
-from safegen.resolution.limits import DEFAULT_RESULTS, MAX_RESULTS, MAX_VALUE_CHARACTERS
+from safegen.resolution.limits import DEFAULT_RESULTS, MAX_NUMBER, MAX_RESULTS, MAX_VALUE_CHARACTERS
 from safegen.version import __version__
 
 PREFIX: Final = "/v1"
+WELL_KNOWN: Final = "/.well-known/c2pa-soft-binding-resolution"
+SPEC_VERSION: Final = "2.4.0"
 
 _ERRORS: Final = {
     400: "Malformed query",
@@ -19,6 +21,7 @@ _ERRORS: Final = {
     403: "The settings do not allow this",
     404: "No such manifest is kept here",
     413: "The body is too large",
+    414: "The value is too long for a URL",
     415: "The body is of a type that cannot be read",
     500: "The service failed",
     502: "The reference could not be fetched",
@@ -39,7 +42,7 @@ def _document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "C2PA Soft Binding Resolution API",
-            "version": "2.4",
+            "version": SPEC_VERSION,
             "description": f"safegen {__version__}: manifests of generated clips, by the watermarks in them.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -48,12 +51,12 @@ def _document() -> dict[str, Any]:
         "paths": {
             "/matches/byBinding": {
                 "get": _operation(
-                    "getMatchesByBinding", "Find manifests by a soft binding", "Matches", 400, 401, 500, 503,
+                    "queryByBinding", "Find manifests by a soft binding", "Matches", 400, 401, 414, 500, 503,
                     parameters=[_query("alg", _alg(), required=True),
                                 _query("value", _value(MAX_VALUE_CHARACTERS), required=True), *_PAGING],
                 ),
                 "post": _operation(
-                    "postMatchesByBinding", "The same, for values too long for a URL", "Matches",
+                    "queryByLargeBinding", "The same, for values too long for a URL", "Matches",
                     400, 401, 413, 415, 500, 503, parameters=list(_PAGING), body=_json_body("BindingQuery"),
                 ),
             },
@@ -70,16 +73,28 @@ def _document() -> dict[str, Any]:
                     body=_json_body("Reference"),
                 )
             },
-            "/manifests/{manifestId}": {
+            "/manifests/{activeManifestId}": {
                 "get": _operation(
-                    "getManifest", "Fetch a manifest store", "Manifest", 401, 404, 500, 503,
-                    parameters=[{"name": "manifestId", "in": "path", "required": True,
+                    "getManifestById", "Fetch a manifest store", "Manifest", 400, 401, 404, 500, 503,
+                    parameters=[_query("returnActiveManifest", {"type": "boolean", "default": False}),
+                                {"name": "activeManifestId", "in": "path", "required": True,
                                  "schema": {"type": "string", "minLength": 1}}],
                 )
             },
             "/services/supportedAlgorithms": {
-                "get": _operation("getSupportedAlgorithms", "The algorithms that can be asked for", "Algorithms")
+                "get": _operation("getSupportedBindings", "The algorithms that can be asked for", "Algorithms")
                 | {"security": []}
+            },
+            "/services/capabilities": {
+                "get": _operation("getServiceCapabilities", "Which optional parts are served", "Capabilities")
+                | {"security": []}
+            },
+            "/services/status": {
+                "get": _operation("getServiceStatus", "Whether the service can answer", "Status") | {"security": []}
+            },
+            WELL_KNOWN: {
+                "servers": [{"url": "/"}],
+                "get": _operation("getWellKnown", "Where the API is", "WellKnown") | {"security": []},
             },
         },
         "components": {
@@ -104,11 +119,11 @@ def _value(longest: int) -> dict[str, Any]:
 
 
 _MAX_RESULTS: Final = _query(
-    "maxResults", {"type": "integer", "minimum": 1, "maximum": MAX_RESULTS, "default": DEFAULT_RESULTS}
+    "maxResults", {"type": "integer", "minimum": 1, "maximum": MAX_NUMBER, "default": DEFAULT_RESULTS}
 )
 _PAGING: Final = (
     _MAX_RESULTS,
-    _query("cursor", {"type": "integer", "minimum": 0, "maximum": (1 << 53) - 1, "description": "A nextCursor."}),
+    _query("cursor", {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER, "description": "A nextCursor."}),
 )
 _ASSET: Final = (
     _query("alg", _alg()),
@@ -145,6 +160,10 @@ def _asset_body() -> dict[str, Any]:
     return {"required": True, "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}}
 
 
+def _semver() -> dict[str, Any]:
+    return {"type": "string", "pattern": r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$"}
+
+
 def _schemas() -> dict[str, Any]:
     algorithms = {"type": "array", "items": {"$ref": "#/components/schemas/Algorithm"}}
     matches = {"type": "array", "maxItems": MAX_RESULTS, "items": {"$ref": "#/components/schemas/Match"}}
@@ -165,6 +184,29 @@ def _schemas() -> dict[str, Any]:
         "Matches": {
             "type": "object", "required": ["matches"], "additionalProperties": False,
             "properties": {"matches": matches, "nextCursor": {"type": "integer"}},
+        },
+        "Capabilities": {
+            "type": "object", "required": ["c2paSpecificationVersion", "supportedCapabilities"],
+            "properties": {
+                "c2paSpecificationVersion": _semver(),
+                "supportedCapabilities": {"type": "array", "items": {"type": "string"}},
+            },
+        },
+        "Status": {
+            "type": "object", "required": ["status"],
+            "properties": {
+                "status": {"type": "string", "enum": ["ok", "degraded", "down"]},
+                "timestamp": {"type": "string", "format": "date-time"},
+            },
+        },
+        "WellKnown": {
+            "type": "object", "required": ["apiEndpoint", "c2paSpecificationVersion"],
+            "properties": {
+                "apiEndpoint": {"type": "string"},
+                "c2paSpecificationVersion": _semver(),
+                "capabilitiesEndpoint": {"type": "string"},
+                "statusEndpoint": {"type": "string"},
+            },
         },
         "BindingQuery": {
             "type": "object", "required": ["alg", "value"],
@@ -192,6 +234,9 @@ def _responses() -> dict[str, Any]:
     return {
         "Matches": answer("The manifests that match; none is an answer too", "application/json", ref("Matches")),
         "Algorithms": answer("The algorithms", "application/json", ref("Algorithms")),
+        "Capabilities": answer("The capabilities", "application/json", ref("Capabilities")),
+        "Status": answer("The status", "application/json", ref("Status")),
+        "WellKnown": answer("The API's base path, and more", "application/json", ref("WellKnown")),
         "Manifest": answer("The manifest store", "application/c2pa", {"type": "string", "format": "binary"}),
         **{f"Error{code}": answer(about, "application/json", ref("Error")) for code, about in _ERRORS.items()},
     }

@@ -32,7 +32,9 @@ async def read_asset(path: Path, home: Home) -> Reading:
 
     Raises UnreadableMediaError if the file cannot be decoded, ResolutionError if the worker failed.
     """
-    environment = os.environ | {"SAFEGEN_HOME": str(home.root), "SAFEGEN_LEDGER_URL": home.ledger_url_override}
+    # The service's own token is nothing for a process that decodes what strangers send.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SAFEGEN_RESOLUTION_")}
+    environment = inherited | {"SAFEGEN_HOME": str(home.root), "SAFEGEN_LEDGER_URL": home.ledger_url_override}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "safegen.resolution.worker", str(path), env=environment, start_new_session=True,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,

@@ -96,11 +96,13 @@ class Service:
         more = found[limit - 1].entry if len(found) > limit else None
         return Page(tuple(Match(b.manifest_id) for b in found[:limit]), more)
 
-    def manifest(self, manifest_id: str) -> bytes | None:
-        """The manifest store kept under a manifest's id; None if there is none.
+    def manifest(self, manifest_id: str, *, alone: bool = False) -> bytes | None:
+        """The manifest store kept under its active manifest's id; None if there is none.
 
+        ``alone``: a store of that manifest only, without its ingredients' manifests.
         LedgerDamagedError if what is kept is not what the ledger recorded.
         """
+        from safegen.provenance.native.jumbf import STORE, manifests, superbox
         from safegen.provenance.store import load_manifest
 
         binding = self.ledger().find_manifest(manifest_id)
@@ -111,7 +113,7 @@ class Service:
             return None
         if hashlib.sha256(kept).hexdigest() != self.ledger().get(binding.entry).event.manifest_sha256:
             raise LedgerDamagedError(f"the manifest kept for entry {binding.entry} is not the recorded one")
-        return kept
+        return superbox(STORE, "c2pa", manifests(kept)[-1].raw) if alone else kept
 
     @contextmanager
     def slot(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,21 @@ def test_a_format_that_carries_no_manifest_takes_a_sidecar(made: Recorded, tmp_p
     assert [p.name for p in tmp_path.iterdir()] == ["clip.mkv"]
     recover(source, tmp_path / "out.mkv", sidecar=True, home=made.home)
     assert verify(tmp_path / "out.mkv", home=made.home).verdict == "recovered"
+
+
+@pytest.mark.parametrize("sidecar", [False, True])
+def test_where_no_authority_stamps_the_time(made: Recorded, stripped: Path, sidecar: bool, tmp_path: Path) -> None:
+    must = replace(made.home, timestamp_authorities="http://127.0.0.1:9/")
+    with pytest.raises(ProvenanceError, match="time-stamp"):
+        recover(stripped, tmp_path / "out.mp4", sidecar=sidecar, home=must)
+    assert list(tmp_path.iterdir()) == []
+    may = replace(made.home, timestamp_authorities="http://127.0.0.1:9/,none")
+    done = recover(stripped, tmp_path / "out.mp4", sidecar=sidecar, home=may)
+    assert done.entry is not None
+    with Ledger.open(made.home.ledger_url, create=False, read_only=True) as ledger:
+        signature: Any = ledger.get(done.entry).body["signature"]
+    assert signature["algorithm"] == "es256"
+    assert "127.0.0.1" in json.dumps(signature["timestamp"])
 
 
 def test_a_copied_mark_is_refused(made: Recorded, tmp_path: Path) -> None:
