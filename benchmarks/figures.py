@@ -160,7 +160,7 @@ def in_watermark_document() -> str:
     lines = [
         "## Survival",
         "",
-        f"{data['clips']} clips of the embedded model, {data['peer_clips']} for schemes without a key "
+        f"{data['clips']} clips of the embedded model, {data['peer_clips']} for the other schemes "
         f"(`{data['command'].strip()}`, {data['date']}, {data['machine']}). Exact payloads in %; for the clip mark "
         "also *blind*, without the ledger's list of a thousand issued ids.",
         "",

@@ -163,7 +163,7 @@ def markdown(results: dict[str, Any]) -> str:
     schemes = results["schemes"]
     lines = ["# Robustness of the watermark", "", f"`{results['command']}`", ""]
     state = "" if results.get("finished", True) else " The run was stopped before its end."
-    clips = f"{results['clips']} clips of {results['model']} ({results['peer_clips']} for schemes without a key)"
+    clips = f"{results['clips']} clips of {results['model']} ({results['peer_clips']} for the other schemes)"
     lines += [f"{results['date']}, {results['machine']}, {clips}.{state}", ""]
     lines += [
         "Exact: the whole payload is right; for latent-residual with the help of a ledger of a thousand issued ids",

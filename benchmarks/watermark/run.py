@@ -35,6 +35,7 @@ from benchmarks.watermark.meter import Meter
 from benchmarks.watermark.schemes import KEY, SCHEMES, Reading, Scheme, Studio, content_id, make_scheme
 from benchmarks.watermark.store import Store
 from safegen.types import Clip
+from safegen.watermark.base import DEFAULT_SCHEME
 
 NULL_VARIANTS = (
     "identity",
@@ -85,8 +86,8 @@ class Bench:
         return None if self.options.accept_older else self.code[scheme.name]
 
     def seeds_of(self, scheme: Scheme) -> range:
-        """The clips that this scheme marks: peers, one of which is slow, mark fewer."""
-        return self.seeds if scheme.keyed else self.seeds[: self.options.peer_clips]
+        """The clips that this scheme marks: those that ours is compared with, one of which is slow, mark fewer."""
+        return self.seeds if scheme.name == DEFAULT_SCHEME else self.seeds[: self.options.peer_clips]
 
     def work(self) -> bool:
         """Do all that is not done yet; False if the time ran out first."""
@@ -167,13 +168,13 @@ class Bench:
     def _nulls(self) -> Iterator[Callable[[], None]]:
         for number in range(self.options.null):
             for scheme in self.schemes:
-                if not scheme.keyed and number >= self.options.peer_clips:
+                if scheme.name != DEFAULT_SCHEME and number >= self.options.peer_clips:
                     continue  # peers always answer; these trials only confirm the binomial law of chance
                 yield partial(self._null, scheme, "unmarked", number, self._unmarked)
                 yield partial(self._null, scheme, "foreign", number, lambda _s, n: (*nulls.foreign(n), KEY))
                 if scheme.keyed:
                     yield partial(self._null, scheme, "wrong_key", number, self._wrong_key)
-                    if number < len(self.seeds) > 2:
+                    if number < len(self.seeds_of(scheme)) > 2:
                         yield partial(self._null, scheme, "forged_by_averaging", number, self._forged)
 
     def _null(
@@ -195,7 +196,8 @@ class Bench:
         return variant, clip.frames, KEY
 
     def _wrong_key(self, scheme: Scheme, number: int) -> tuple[str, Frames, bytes]:
-        seed = self.seeds[number % len(self.seeds)]
+        seeds = self.seeds_of(scheme)
+        seed = seeds[number % len(seeds)]
         return "", self.store.marked(scheme, seed)[0], hashlib.sha256(f"another key {number}".encode()).digest()
 
     def _forged(self, scheme: Scheme, number: int) -> tuple[str, Frames, bytes]:
@@ -246,7 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for clips and rows")
     parser.add_argument("--clips", type=int, default=100)
-    parser.add_argument("--peer-clips", type=int, default=10, help="clips, and trials, of the schemes without a key")
+    parser.add_argument("--peer-clips", type=int, default=10, help="clips, and trials, of the other schemes")
     parser.add_argument("--first-seed", type=int, default=2000)
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES))
     parser.add_argument("--lists", nargs="+", choices=list(LISTS), default=list(LISTS))

@@ -39,7 +39,7 @@ class Studio:
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
     monkeypatch.setattr(run, "Studio", Studio)
-    given = {"work": tmp_path, "out": tmp_path, "clips": 3, "peer_clips": 1, "first_seed": 5, "null": 2}
+    given = {"work": tmp_path, "out": tmp_path, "clips": 3, "peer_clips": 3, "first_seed": 5, "null": 2}
     chosen = {"schemes": ["pixel", "dwtDct"], "lists": ["temporal"], "model": "drawn", "redraw": False}
     return argparse.Namespace(**given, **chosen, other_vae=None, minutes=10.0, accept_older=False)
 
@@ -51,7 +51,7 @@ def test_a_run_continues_and_reports(options: argparse.Namespace, tmp_path: Path
     bench = run.Bench(options)
     assert bench.work()
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()
-    assert len(lines) == 20 * (3 + 1)  # pixel on three clips, its unkeyed peer on one
+    assert len(lines) == 20 * (3 + 3)
     results = bench.results()
     pixel = results["schemes"]["pixel"]
     assert pixel["attacks"]["identity"]["exact"] == 1
