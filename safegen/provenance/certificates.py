@@ -60,14 +60,22 @@ def read_certificates(content: bytes, name: str = "the file") -> tuple[x509.Cert
     """Return the certificates in ``content`` (PEM, one or more; or one in DER); InputError if there are none."""
     try:
         if b"-----BEGIN CERTIFICATE-----" in content:
-            return tuple(x509.load_pem_x509_certificates(content))
+            return tuple(map(_whole, x509.load_pem_x509_certificates(content)))
         if b"-----BEGIN" not in content:
-            return (x509.load_der_x509_certificate(content),)
-    except (ValueError, UnsupportedAlgorithm) as error:
+            return (_whole(x509.load_der_x509_certificate(content)),)
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion) as error:
         raise InputError(
             f"{name} holds a certificate that cannot be read: {error}", remedy="Give PEM, leaf first."
         ) from error
     raise InputError(f"{name} holds no certificate", remedy="Give the chain as PEM, leaf first, then its issuers.")
+
+
+def _whole(certificate: x509.Certificate) -> x509.Certificate:
+    """Touch every part of a certificate: each is parsed on first use, and here is where that may fail."""
+    _ = (certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key())
+    _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.serial_number)
+    _signature_hash(certificate)
+    return certificate
 
 
 def lint(
@@ -316,10 +324,6 @@ def _extension(certificate: x509.Certificate, kind: type[_E]) -> x509.Extension[
         return certificate.extensions.get_extension_for_class(kind)
     except x509.ExtensionNotFound:
         return None
-    except ValueError as error:  # an extension that is no DER, or stands there twice
-        raise InputError(
-            f"a certificate's extensions cannot be read: {error}", remedy="Have the certificate issued again."
-        ) from error
 
 
 def _unrecognized(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> bytes | None:

@@ -95,7 +95,9 @@ def awskms(path: str, query: Mapping[str, str], _ask: Ask) -> CallbackSigner:
     try:
         client = boto3.client("kms", **({"region_name": query["region"]} if "region" in query else {}))
     except Exception as error:
-        raise KeyStoreError(f"{uri} cannot be opened: {error}", remedy="Add &region=REGION, or set it up.") from error
+        raise KeyStoreError(
+            f"{uri} cannot be opened: {error}", remedy="Add &region=REGION to the URI, or set AWS_REGION."
+        ) from error
     algorithm, digest = _aws_algorithm(x509.load_pem_x509_certificate(chain.encode()).public_key())
 
     def callback(data: bytes) -> bytes:

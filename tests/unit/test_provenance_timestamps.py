@@ -211,3 +211,18 @@ def test_authorities_as_text() -> None:
         with pytest.raises(ConfigError, match="no time-stamp authority"):
             parse_authorities(wrong)
     assert Stamping().to_json() == {"status": "none configured"}
+
+
+def test_an_independent_engine_finds_the_time_stamp_trusted(
+    tmp_path: Path, clip: Path, keys: KeyStore, signing: Signing, authority: TimeStampAuthority
+) -> None:
+    """What its strict profile still misses is revocation data, which needs an online service."""
+    encypher = pytest.importorskip("encypher_c2pa")
+    signed = sign(clip, tmp_path / "out.mp4", keys, signing, authority.url)
+    report = encypher.verify(
+        str(signed.path), trust_pem=keys.root_pem, tsa_trust_pem=authority.authority.root.pem, no_default_trust=True,
+        telemetry=False, online=False, strict_conformance=True,
+    )  # fmt: skip
+    results = report["validation_results"]
+    assert "timeStamp.trusted" in {found["code"] for found in results["success"]}
+    assert [found["code"].rsplit(".", 1)[-1] for found in results["failure"]] == ["revocationInformationMissing"]
