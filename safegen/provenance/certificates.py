@@ -234,10 +234,11 @@ def _private_key(leaf: x509.Certificate, content: bytes, passphrase: bytes | Non
         remedy = "openssl pkcs8 -topk8 -in OLD.pem -out NEW.pem (safegen itself reads both)"
         message = "The private key is in the SEC 1 or PKCS#1 form, which C2PA tools refuse: they want PKCS#8."
         yield _error("key-not-pkcs8", "key", message, remedy)
-    if passphrase is None and (b"ENCRYPTED" in content):
+    encrypted = b"ENCRYPTED" in content
+    if encrypted and passphrase is None:
         return  # without its passphrase nothing more can be said
     try:
-        key = serialization.load_pem_private_key(content, passphrase)
+        key = serialization.load_pem_private_key(content, passphrase if encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         yield _error("key-unreadable", "key", f"The private key cannot be read: {error}.", "Give it as PKCS#8 PEM.")
         return

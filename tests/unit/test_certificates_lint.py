@@ -88,6 +88,8 @@ def test_encrypted_key_is_checked_where_the_passphrase_is_known() -> None:
     assert lint(content) == ()
     assert [d.rule for d in lint(content, passphrase=b"secret")] == ["key-mismatch"]
     assert [d.rule for d in lint(content, passphrase=b"wrong")] == ["key-unreadable"]
+    leaf = AUTHORITY.leaf()
+    assert lint((AUTHORITY.chain(leaf) + leaf.key_pem()).encode(), passphrase=b"for another key") == ()
 
 
 def test_several_defects_are_all_named() -> None:
