@@ -26,6 +26,7 @@ from safegen.provenance.signers import CallbackSigner, Signer, store_signer
 from safegen.provenance.timestamps import RELAY_HOST, Stamping, relay
 
 BACKEND_VARIABLE: Final = "SAFEGEN_C2PA_BACKEND"
+DEFAULT_BACKEND: Final = "c2pa-python"
 READ_BACK_VARIABLE: Final = "SAFEGEN_C2PA_READ_BACK"
 
 
@@ -179,7 +180,7 @@ BACKENDS: Final[dict[str, Backend]] = {b.name: b for b in (LibraryBackend(), Nat
 class Signing:
     """How files are signed: by what, and whether each is read back and validated before it is handed over."""
 
-    backend: Backend = BACKENDS["c2pa-python"]
+    backend: Backend = BACKENDS[DEFAULT_BACKEND]
     read_back: bool = True
 
     @classmethod
@@ -188,7 +189,7 @@ class Signing:
 
         Raises ConfigError for any other value.
         """
-        name = os.environ.get(BACKEND_VARIABLE) or "c2pa-python"
+        name = os.environ.get(BACKEND_VARIABLE) or DEFAULT_BACKEND
         read_back = os.environ.get(READ_BACK_VARIABLE) or "1"
         if name not in BACKENDS:
             raise ConfigError(f"{BACKEND_VARIABLE} is {name!r}", remedy=f"Set it to one of: {', '.join(BACKENDS)}.")

@@ -400,3 +400,23 @@ def test_fill_bytes_before_a_marker(folder: Path, tmp_path: Path, keys: KeyStore
     request = Request(make_spec(media_format=MediaFormat.JPEG), signer)
     write_file(tmp_path / "filled.jpg", tmp_path / "signed.jpg", request)
     assert read_credential(tmp_path / "signed.jpg", trust_anchors_pem=keys.root_pem).state is CredentialState.TRUSTED
+
+
+@pytest.mark.parametrize("kind", ["size of 64 bits", "size of nought, to the end"])
+def test_media_boxes_with_other_sizes(
+    folder: Path, tmp_path: Path, keys: KeyStore, signer: ClaimSigner, kind: str
+) -> None:
+    source = tmp_path / "clip.mp4"
+    if kind == "size of 64 bits":  # ffmpeg leaves the free box of 8 bytes before mdat for this very purpose
+        content = bytearray((folder / "last.mp4").read_bytes())
+        at = content.index(b"mdat") - 12
+        (size,) = struct.unpack_from(">I", content, at + 8)
+        struct.pack_into(">I4sQ", content, at, 1, b"mdat", size + 8)
+    else:
+        content = bytearray((folder / "faststart.mp4").read_bytes())
+        struct.pack_into(">I", content, content.index(b"mdat") - 4, 0)
+    source.write_bytes(content)
+    signed = tmp_path / "signed.mp4"
+    write_file(source, signed, Request(make_spec(), signer))
+    assert_trusted(signed, keys.root_pem)
+    assert frames(signed, tmp_path) == frames(source, tmp_path)
