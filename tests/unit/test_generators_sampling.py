@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from safegen.errors import GeneratorError, InputError, WatermarkError
 from safegen.generators import Card, decode_latents, load, resolve, sample, sampling
+from safegen.watermark.layouts import ClipShape, call_shape
 from tests.pipelines import random_cogvideox, random_ltx, random_wan
 
 PROMPT = "a red ball bouncing on grass under a clear blue sky"
@@ -118,7 +119,7 @@ def test_the_callback_may_replace_the_latents_and_use_gradients(tiny: Any) -> No
         return {"latents": latents.detach() - gradient}
 
     frames = sample(tiny, small_call(), prompt=PROMPT, seed=1, callback=pull_to_zero)
-    blank = decode_latents(tiny, torch.zeros(1, 48, 3, 6, 6))
+    blank = decode_latents(tiny, torch.zeros(1, 48, 3, 6, 6), ClipShape(9, 96, 96))
     np.testing.assert_array_equal(frames, blank)
 
 
@@ -149,9 +150,9 @@ def test_a_failing_pipeline_ends_in_our_error(tiny: Any) -> None:
 def test_decoding_at_once_equals_decoding_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = load(resolve("tiny"), dtype="float32")
     latents = torch.randn(1, 48, 3, 2, 4, generator=torch.Generator().manual_seed(0))
-    whole = decode_latents(pipe, latents)
+    whole = decode_latents(pipe, latents, ClipShape(9, 32, 64))
     monkeypatch.setattr(sampling, "WHOLE_CLIP_BYTES", 0)
-    by_chunks = decode_latents(pipe, latents)
+    by_chunks = decode_latents(pipe, latents, ClipShape(9, 32, 64))
     assert np.abs(whole.astype(int) - by_chunks).max() <= 1
 
 
@@ -185,7 +186,7 @@ def test_latents_decode_to_what_the_pipeline_itself_draws(make: Any, size: tuple
 
     call = {"width": size[0], "height": size[1], "num_frames": frames, "num_inference_steps": 2}
     drawn = sample(pipe, call | {"max_sequence_length": 16}, prompt="a red ball", seed=5, callback=keep)
-    again = decode_latents(pipe, kept[0])
+    again = decode_latents(pipe, kept[0], call_shape(pipe, call))
     assert again.shape == drawn.shape
     assert np.abs(again.astype(int) - drawn).max() <= 2
 
