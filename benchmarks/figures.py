@@ -154,17 +154,19 @@ def in_watermark_document() -> str:
     data = result("watermark/results/benchmark.json")
     mark, peers = data["schemes"]["latent-residual"], [n for n in data["schemes"] if n != "latent-residual"]
 
+    heads = [f"{n} ({data['schemes'][n]['attacks']['identity']['n']})" for n in peers]
+
     def share(value: float | None) -> str:
         return "" if value is None else f"{100 * value:.1f}"
 
     lines = [
         "## Survival",
         "",
-        f"{data['clips']} clips of the embedded model, {data['peer_clips']} for the other schemes "
+        f"{data['clips']} clips of the embedded model, for the other schemes as many as stand beside their names "
         f"(`{data['command'].strip()}`, {data['date']}, {data['machine']}). Exact payloads in %; for the clip mark "
         "also *blind*, without the ledger's list of a thousand issued ids.",
         "",
-        "| attacks | number | latent-residual | blind | " + " | ".join(peers) + " |",
+        "| attacks | number | latent-residual | blind | " + " | ".join(heads) + " |",
         "|---|---:|---:|---:|" + "---:|" * len(peers),
     ]
     groups = [("all", "overall", "")]
@@ -200,6 +202,12 @@ def in_watermark_document() -> str:
             f"| {name.replace('_', ' ')}, with search | {t['trials']} | {t['verified']} | {t['present']} | "
             f"{t['largest_statistic']:.2f} |"
         )
+    lines += [
+        "",
+        "*Forged by averaging* is no trial without a mark but an attack: the mean difference of 16 marked clips to "
+        "their twins, pasted onto an unmarked clip. What still reads is one of the 16, a copy, which the "
+        "[fingerprint](fingerprint.md) is there for.",
+    ]
     beside = result("watermark/results/scale.json")
     costs = mark["costs"]
     lines += [

@@ -118,13 +118,14 @@ class _Outcome:
 
 
 def _conclude(found: _Outcome) -> Extraction:
-    evidence = found.evidence
-    if found.segments:
-        evidence = {**evidence, "segments": [s.to_json() for s in found.segments]}
-    return conclude(
-        pattern.SCHEME, found.statistic, found.payload, found.hypotheses, evidence,
+    """The outcome by base.conclude's rules. A payload that they do not accept is not named by any segment either."""
+    outcome = conclude(
+        pattern.SCHEME, found.statistic, found.payload, found.hypotheses, found.evidence,
         issued=found.issued, placements=pattern.NONCES,
     )  # fmt: skip
+    if outcome.payload is None or not found.segments:
+        return outcome
+    return replace(outcome, evidence={**outcome.evidence, "segments": [s.to_json() for s in found.segments]})
 
 
 def _look(fine: Canvas, key: bytes, *, look: bool, issued: Sequence[ContentId] = ()) -> _Outcome:

@@ -67,9 +67,10 @@ class Reading:
         wanted = to_bits(truth)
         right = max((float(np.mean(to_bits(p) == wanted)) for p in found), default=0.5)
         by_bits = round(right * len(wanted)) >= enough_bits(len(wanted))
+        exact = truth in found and self.status in ("", "verified")
         return {
-            "exact": truth in found,
-            "blind": truth in found and self.decoded,
+            "exact": exact,
+            "blind": exact and self.decoded,
             "verified": self.status == "verified" if self.status else by_bits,
             "bit_accuracy": right,
             "status": self.status or "bits",
