@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell starts background jobs with SIGINT ignored, and children inherit it. Tests of interruption would fail there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
