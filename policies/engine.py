@@ -20,16 +20,18 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 
-from safegen.errors import BlockedError
+from safegen.errors import BlockedError, PolicyError
 from safegen.policies.classifier import NgramClassifier
-from safegen.policies.frames import FrameClassifier, NudeNet, sample_times
+from safegen.policies.frame_joint import JointHit, Where, joint_hits
+from safegen.policies.frame_judging import Looked, judge_category, look
+from safegen.policies.frames import FrameClassifier, NudeNet
 from safegen.policies.hits import Hit, TextClassifier
 from safegen.policies.language import unreadable
 from safegen.policies.lexicon import Lexicon
 from safegen.policies.normalise import View, views_of
-from safegen.policies.pack import Pack, Rule, list_packs, load_pack
+from safegen.policies.pack import Pack, list_packs, load_pack
 from safegen.policies.request import Request, check_frames, check_request
-from safegen.types import Action, ClassifierRun, Decision, Json, Reason, RunStatus
+from safegen.types import Action, ClassifierRun, Decision, Json, Reason, RunStatus, Span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +41,8 @@ __all__ = ["FRAME_CLASSIFIERS", "TEXT_CLASSIFIERS", "Engine", "Request", "list_p
 TEXT_CLASSIFIERS: Mapping[str, Callable[[], TextClassifier]] = {"lexicon": Lexicon.load, "ngram": NgramClassifier.load}
 FRAME_CLASSIFIERS: Mapping[str, Callable[[], FrameClassifier]] = {"nudenet": NudeNet}
 _T = TypeVar("_T")
+FRAME_STAGE_SECONDS = 30.0
+"""What a frame classifier may take for one call before it counts as failed, beyond ``FRAME_SECONDS`` a frame."""
 _BATCH = 1024  # requests; bounds the memory of the feature counts
 _MAX_SPAN = 80
 _MAX_REASONS = 40  # a text of many matches is explained by its strongest ones
@@ -52,11 +56,21 @@ class _Case:
     reasons: list[Reason] = field(default_factory=list)
     runs: list[ClassifierRun] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
 
     def add(self, reason: Reason) -> None:
-        if reason.source != "negative_prompt" and not math.isnan(reason.score):
+        if not _negative(reason.source) and not math.isnan(reason.score):
             self.scores[reason.category] = max(self.scores.get(reason.category, 0.0), reason.score)
         self.reasons.append(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What the texts beside pictures hold: word lists that occur, categories raised; or why they could not be read."""
+
+    words: frozenset[str]
+    topics: frozenset[str]
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +89,13 @@ class Engine:
         *,
         text_classifiers: Mapping[str, Callable[[], TextClassifier]] = TEXT_CLASSIFIERS,
         frame_classifiers: Mapping[str, Callable[[], FrameClassifier]] = FRAME_CLASSIFIERS,
+        frame_seconds: float = FRAME_STAGE_SECONDS,
     ) -> None:
         """Load the pack's text classifiers; one that cannot load makes every decision a block, with the reason."""
         self.pack = pack
         self._text = {name: _load(name, text_classifiers) for name in pack.text_classifiers}
         self._frame_factories = frame_classifiers
+        self._frame_seconds = frame_seconds
         self._frames: dict[str, FrameClassifier | ClassifierRun] = {}
 
     @classmethod
@@ -107,29 +123,37 @@ class Engine:
         owners: list[_Case] = []
         texts: list[_Text] = []
         for request, case in zip(asked, cases, strict=True):
-            for source, raw in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
-                if raw.strip() or source == "prompt":
-                    owners.append(case)
-                    texts.append(_Text(source, raw, views_of(raw)))
-                    case.sources.append(source)
+            for source, raw in request.all_texts():
+                owners.append(case)
+                texts.append(_Text(source, raw, views_of(raw)))
+                case.sources.append(source)
         self._judge_texts(texts, owners)
         share = (perf_counter() - started) / max(len(asked), 1)
         decisions = []
         for request, case in zip(asked, cases, strict=True):
             began = perf_counter()
+            clips: list[tuple[str, Sequence[NDArray[np.uint8]], float]] = []
             if request.images:
-                self._judge_clip(list(request.images), 0.0, "image", case)
+                clips.append(("image", request.images, 0.0))
             if request.video is not None:
-                self._judge_clip(list(request.video.frames), request.video.fps, "video", case)
+                clips.append(("video", request.video.frames, request.video.fps))
+            clips += [(name, clip.frames, clip.fps) for name, clip in request.clips]
+            if clips:
+                context = self._context(request.all_texts(), case)
+                for source, frames, fps in clips:
+                    self._judge_clip(frames, fps, source, case, "conditioning", context)
             decisions.append(self._decide(case, share + perf_counter() - began))
         return decisions
 
-    def judge_frames(self, frames: NDArray[np.uint8], fps: float) -> Decision:
-        """Judge generated frames, uint8 [T, H, W, 3] RGB; ``fps`` gives the times in the reasons (0 for stills)."""
+    def judge_frames(self, frames: NDArray[np.uint8], fps: float, text: str = "") -> Decision:
+        """Judge generated frames, uint8 [T, H, W, 3] RGB; ``fps`` gives the times in the reasons (0 for stills).
+
+        ``text`` is what they were generated from: what a picture shows may depend on it (``data/joint.yaml``).
+        """
         started = perf_counter()
         check_frames(frames, fps)
         case = _Case()
-        self._judge_clip(list(frames), fps, "frames", case)
+        self._judge_clip(frames, fps, "frames", case, "frames", self._context([("prompt", text)], _Case()))
         return self._decide(case, perf_counter() - started)
 
     def refuse_embeddings(self) -> NoReturn:
@@ -163,7 +187,7 @@ class Engine:
 
     def _judge_texts(self, texts: Sequence[_Text], owners: Sequence[_Case]) -> None:
         for text, case in zip(texts, owners, strict=True):
-            if text.source == "prompt" and (why := unreadable(text.raw, text.views)):
+            if "prompt" in text.source and not _negative(text.source) and (why := unreadable(text.raw, text.views)):
                 action = self.pack.on_unsupported_language
                 case.add(Reason("unsupported_language", action, 1.0, 1.0, text.source, f"language:{why}"))
         for name, classifier in self._text.items():
@@ -204,7 +228,7 @@ class Engine:
             if rule is None:  # the pack does not know the category; it asks nothing of it
                 continue
             action, threshold = rule.judge(hit.score)
-            if text.source == "negative_prompt":
+            if _negative(text.source):
                 if action is Action.ALLOW:
                     continue
                 action = Action.ALLOW  # naming what to avoid is no offence
@@ -216,8 +240,28 @@ class Engine:
 
     # -- frames ------------------------------------------------------------------------------------------------
 
-    def _judge_clip(self, frames: Sequence[NDArray[np.uint8]], fps: float, source: str, case: _Case) -> None:
+    def _context(self, texts: Sequence[tuple[str, str]], case: _Case) -> _Context:
+        """Return what pictures are judged together with: the word lists and the categories that the texts reach."""
+        topics = {c for c, score in case.scores.items() if c in self.pack.rules and self.pack.rules[c].lowest <= score}
+        try:
+            lexicon = self._text.get("lexicon")
+            lexicon = lexicon if isinstance(lexicon, Lexicon) else Lexicon.load()
+            words = [lexicon.lists_in(views_of(raw)) for source, raw in texts if not _negative(source)]
+        except Exception as exc:
+            return _Context(frozenset(), frozenset(topics), f"{type(exc).__name__}")
+        return _Context(frozenset().union(*words), frozenset(topics))
+
+    def _judge_clip(
+        self,
+        frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+        fps: float,
+        source: str,
+        case: _Case,
+        where: Where,
+        context: _Context,
+    ) -> None:
         case.sources.append(source)
+        ran = False
         for name in self.pack.frames.classifiers:
             if name not in self._frames:
                 self._frames[name] = _load(name, self._frame_factories)
@@ -227,70 +271,37 @@ class Engine:
                 continue
             started = perf_counter()
             try:
-                looked, times = self._look(classifier, frames, fps)
+                looked = look(classifier, list(frames), fps, self.pack.frames, self._frame_seconds)
+                joint = joint_hits(looked, where, self.pack.frames.min_hits, context.words, context.topics)
+                if context.failed:
+                    raise PolicyError(f"the text beside the pictures could not be read: {context.failed}")
             except Exception as exc:
                 self._record_failure(case, _run(classifier, RunStatus.FAILED, started, 1, type(exc).__name__), source)
                 continue
-            case.runs.append(_run(classifier, RunStatus.RAN, started, 1, f"{len(times)} of {len(frames)} frames"))
-            hits_needed = 1 if fps <= 0 else min(self.pack.frames.min_hits, len(times))
-            for category, rule in self.pack.frames.rules.items():
-                self._apply_frames(name, category, rule, looked[category], times, hits_needed, fps, source, case)
+            ran = True
+            case.runs.append(
+                _run(classifier, RunStatus.RAN, started, 1, f"{len(looked.times)} of {len(frames)} frames")
+            )
+            self._apply_frames(looked, joint, source, name, case)
+        if not ran:  # whatever the pack makes of a failure: pictures that no model looked at are not judged
+            case.reasons.append(Reason("frames_not_judged", Action.BLOCK, 1.0, 1.0, source, "engine"))
 
-    def _look(
-        self, classifier: FrameClassifier, frames: Sequence[NDArray[np.uint8]], fps: float
-    ) -> tuple[dict[str, list[float]], list[int]]:
-        """Score the sampled frames and the neighbours of those that hit: a flash must not slip between samples."""
-        policy = self.pack.frames
-        sampled = sample_times(len(frames), fps, policy.sample_fps)
-        by_frame = dict(zip(sampled, self._categories(classifier, [frames[i] for i in sampled]), strict=True))
-        hot = [i for i, s in by_frame.items() if any(s[c] >= r.lowest for c, r in policy.rules.items())]
-        reach = policy.min_hits - 1
-        near = {j for i in hot for j in range(i - reach, i + reach + 1) if 0 <= j < len(frames)} - set(by_frame)
-        if near and fps > 0:
-            more = sorted(near)
-            by_frame.update(zip(more, self._categories(classifier, [frames[i] for i in more]), strict=True))
-        times = sorted(by_frame)
-        return {c: [by_frame[i][c] for i in times] for c in policy.rules}, times
-
-    def _categories(self, classifier: FrameClassifier, frames: Sequence[NDArray[np.uint8]]) -> list[dict[str, float]]:
-        scores = np.asarray(classifier.score(frames))
-        if scores.shape != (len(frames), len(classifier.classes)):
-            raise ValueError("wrong number of scores")
-        if not (np.isfinite(scores).all() and (scores >= 0).all() and (scores <= 1).all()):
-            raise ValueError("scores outside [0, 1]")
-        policy = self.pack.frames
-        out = []
-        for row in scores:
-            found = dict.fromkeys(policy.rules, 0.0)
-            for label, value in zip(classifier.classes, row, strict=True):
-                category = policy.classes.get(label)
-                if category is not None:
-                    found[category] = max(found[category], float(value))
-            out.append(found)
-        return out
-
-    def _apply_frames(
-        self,
-        name: str,
-        category: str,
-        rule: Rule,
-        scores: Sequence[float],
-        times: Sequence[int],
-        hits_needed: int,
-        fps: float,
-        source: str,
-        case: _Case,
-    ) -> None:
-        """A clip's score is its ``hits_needed``-th highest frame score, so one odd frame decides nothing."""
-        score = sorted(scores, reverse=True)[hits_needed - 1]
-        case.scores[category] = max(case.scores.get(category, 0.0), score)
-        action, threshold = rule.judge(score)
-        if action is Action.ALLOW:
-            return
-        first = next(i for i, s in zip(times, scores, strict=True) if s >= threshold)
-        case.add(
-            Reason(category, action, score, threshold, source, name, time_s=round(first / fps, 3) if fps > 0 else None)
-        )
+    def _apply_frames(self, looked: Looked, joint: Sequence[JointHit], source: str, name: str, case: _Case) -> None:
+        for category, rule in self.pack.frames.rules.items():
+            score, reason, spans = judge_category(looked, category, rule, self.pack.frames, source, name)
+            case.scores[category] = max(case.scores.get(category, 0.0), score)
+            case.spans.extend(spans)
+            if reason is not None:
+                case.add(reason)
+        for hit in joint:
+            of_category = self.pack.rules.get(hit.rule.category)
+            if of_category is None:
+                continue
+            action, threshold = of_category.judge(hit.rule.score)
+            when = None if hit.frame is None else round(hit.frame / looked.fps, 3)
+            case.add(Reason(
+                hit.rule.category, action, hit.rule.score, threshold, source, f"joint:{hit.rule.id}", time_s=when
+            ))  # fmt: skip
 
     # -- outcome -----------------------------------------------------------------------------------------------
 
@@ -320,7 +331,13 @@ class Engine:
             policy_sha256=self.pack.sha256,
             sources=tuple(case.sources),
             milliseconds=seconds * 1000,
+            spans=tuple(case.spans),
         )
+
+
+def _negative(source: str) -> bool:
+    """Whether a text names what is to be avoided: it is scored, and decides nothing."""
+    return source.startswith("negative")
 
 
 def _load(name: str, factories: Mapping[str, Callable[[], _T]]) -> _T | ClassifierRun:

@@ -127,6 +127,14 @@ class Lexicon:
         """Return the hits of each text; ``texts[i]`` are the views of one text."""
         return [[hit for view in views for hit in self._judge(view)] for views in texts]
 
+    def lists_in(self, views: Sequence[View]) -> frozenset[str]:
+        """Return the names of the word lists of which a term occurs in any view of one text."""
+        return frozenset(name for view in views for name in self._find(view))
+
+    def terms_in(self, views: Sequence[View], name: str) -> frozenset[str]:
+        """Return the terms of one list that occur in any view of one text, as the views spell them."""
+        return frozenset(v.text[m.start : m.end] for v in views for m in self._find(v).get(name, ()))
+
     def _judge(self, view: View) -> list[Hit]:
         found = self._find(view)
         if not found:

@@ -20,18 +20,30 @@ if TYPE_CHECKING:
 class Request:
     """What somebody asks to generate.
 
-    ``images``: conditioning images, uint8 [H, W, 3] RGB. ``video``: a conditioning clip, or None.
+    ``images``: conditioning images, uint8 [H, W, 3] RGB. ``video``: a conditioning clip, or None. ``enhanced_prompt``:
+    what a pipeline's own enhancer made of the prompt. ``texts`` and ``clips``: whatever else conditions the call, by
+    the name of its argument; texts whose name begins with "negative" are judged like the negative prompt, all others
+    like the prompt.
     """
 
     prompt: str
     negative_prompt: str = ""
     images: tuple[NDArray[np.uint8], ...] = ()
     video: Clip | None = None
+    enhanced_prompt: str = ""
+    texts: tuple[tuple[str, str], ...] = ()
+    clips: tuple[tuple[str, Clip], ...] = ()
+
+    def all_texts(self) -> list[tuple[str, str]]:
+        """Return (source, text) of every text that says something; the prompt comes first, even if it is empty."""
+        more = (("negative_prompt", self.negative_prompt), ("enhanced_prompt", self.enhanced_prompt), *self.texts)
+        return [("prompt", self.prompt), *((name, text) for name, text in more if text.strip())]
 
 
 def check_request(request: Request, where: str = "") -> None:
     """Raise InputError, opened by ``where``, unless the request can be judged."""
-    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative_prompt)):
+    texts = (("prompt", request.prompt), ("negative prompt", request.negative_prompt))
+    for name, text in (*texts, ("enhanced prompt", request.enhanced_prompt), *request.texts):
         if not isinstance(text, str):
             raise InputError(f"{where}the {name} must be text, not {type(text).__name__}")
         if len(text) > MAX_PROMPT_CHARACTERS:
@@ -42,6 +54,8 @@ def check_request(request: Request, where: str = "") -> None:
         check_frames(image[None] if isinstance(image, np.ndarray) else image, 0.0)
     if request.video is not None:
         check_frames(request.video.frames, request.video.fps)
+    for _, clip in request.clips:
+        check_frames(clip.frames, clip.fps)
 
 
 def check_frames(frames: object, fps: float) -> None:

@@ -109,16 +109,18 @@ class Verdict:
 
 
 class Action(StrEnum):
-    """What moderation decided, mildest first. ``review`` and ``block`` stop a generation; ``flag`` only records."""
+    """What moderation decided, mildest first. ``review`` and ``block`` stop a generation; ``flag`` only records;
+    ``rewrite`` lets a changed prompt through."""
 
     ALLOW = "allow"
     FLAG = "flag"
+    REWRITE = "rewrite"
     REVIEW = "review"
     BLOCK = "block"
 
     @property
     def severity(self) -> int:
-        """0 for allow up to 3 for block: the most severe of several wins."""
+        """0 for allow up to 4 for block: the most severe of several wins."""
         return list(Action).index(self)
 
     @property
@@ -188,6 +190,51 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrite:
+    """A prompt that was changed so that it passes: the words to generate from, and what was taken out why."""
+
+    prompt: str = field(repr=False)  # never part of a record: those hold commitments
+    categories: tuple[str, ...]
+    replaced: int  # pieces of the prompt
+    rounds: int
+
+    def to_json(self) -> dict[str, Json]:
+        """Return what was done, without the words."""
+        return {"categories": list(self.categories), "replaced": self.replaced, "rounds": self.rounds}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a clip that hit, in seconds: from ``start_s`` up to, not including, ``end_s``.
+
+    It reaches to the nearest frames on either side that were looked at and found clean; ``first_s`` is the first frame
+    that was seen to hit. ``remedy`` is what the policy wants done to it ("pixelate", "drop"), empty where it stops.
+    """
+
+    category: str
+    action: Action
+    score: float
+    source: str
+    start_s: float
+    end_s: float
+    first_s: float
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the span as plain JSON values."""
+        return {
+            "category": self.category,
+            "action": str(self.action),
+            "score": round(self.score, 4),
+            "source": self.source,
+            "start_s": self.start_s,
+            "end_s": self.end_s,
+            "first_s": self.first_s,
+            "remedy": self.remedy,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What a policy decided about a request or about frames, with everything needed to explain it."""
 
@@ -199,6 +246,11 @@ class Decision:
     policy_sha256: str
     sources: tuple[str, ...]  # which inputs were judged
     milliseconds: float = 0.0
+    policy_version: str = ""
+    schema_sha256: str = ""  # digest of the JSON Schema that the pack was checked against
+    rewrite: Rewrite | None = None
+    words_withheld: bool = False  # the text concerns minors: no record may ever hold it in clear
+    spans: tuple[Span, ...] = ()  # where in a clip the categories hit
 
     @property
     def explanation(self) -> str:
@@ -217,8 +269,13 @@ class Decision:
             "reasons": [r.to_json() for r in self.reasons],
             "classifiers": [c.to_json() for c in self.classifiers],
             "policy_id": self.policy_id,
+            "policy_version": self.policy_version,
             "policy_sha256": self.policy_sha256,
+            "schema_sha256": self.schema_sha256,
             "sources": list(self.sources),
+            "rewrite": None if self.rewrite is None else self.rewrite.to_json(),
+            "words_withheld": self.words_withheld,
+            "spans": [s.to_json() for s in self.spans],
             "milliseconds": round(self.milliseconds, 2),
         }
 
