@@ -28,13 +28,14 @@ class Home:
     ledger_busy_seconds: float = LEDGER_BUSY_SECONDS
     signer: str = ""  # URI of the key that signs claims; the key store's own if empty
     timestamp_authorities: str = ""  # URLs, asked in turn; none if empty
+    ocsp: str = ""  # whether the signer's OCSP responder is asked: off if empty
 
     @classmethod
     def default(cls) -> Home:
         """``$SAFEGEN_HOME``, or the platform's user data folder.
 
         ``$SAFEGEN_LEDGER_URL`` moves the ledger elsewhere, ``$SAFEGEN_SIGNER`` names another signer,
-        ``$SAFEGEN_TSA`` time-stamp authorities.
+        ``$SAFEGEN_TSA`` time-stamp authorities, ``$SAFEGEN_OCSP`` whether proof of non-revocation is stapled.
         """
         root = os.environ.get("SAFEGEN_HOME", "")
         if not root:
@@ -46,6 +47,7 @@ class Home:
             os.environ.get("SAFEGEN_LEDGER_URL", ""),
             signer=os.environ.get("SAFEGEN_SIGNER", ""),
             timestamp_authorities=os.environ.get("SAFEGEN_TSA", ""),
+            ocsp=os.environ.get("SAFEGEN_OCSP", ""),
         )
 
     @property

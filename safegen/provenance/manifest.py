@@ -3,6 +3,9 @@
 The definition follows C2PA 2.4 with claim v2 and passes the conformance programme's asset rubric: inception action
 first among *created* assertions, ``allActionsIncluded``, ``specVersion``, a digital source type on every action that
 needs one and none on ``c2pa.opened``. A prompt never enters a manifest; a keyed commitment to it may.
+
+Whoever writes manifests (``safegen.provenance.backends``) takes a ``Statement``: ``ManifestSpec`` here is that of a
+generated clip, ``safegen.provenance.restoring`` and ``updating`` have others.
 """
 
 from __future__ import annotations
@@ -13,21 +16,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, TypeAlias
 
 from safegen.errors import ProvenanceError
+from safegen.provenance.assertions import (
+    AI_SOURCE_TYPES,
+    COMPOSITE,
+    GENERATED,
+    GENERATION_LABEL,
+    SAFEGEN,
+    TEXT_BY_SOFTWARE,
+    ActionName,
+    Actions,
+    Agent,
+    AiDisclosure,
+    Assertion,
+    Generation,
+    ManifestAction,
+    SoftBinding,
+    TrainingMining,
+)
 from safegen.types import ContentId, Json
-from safegen.version import __version__
+
+__all__ = [
+    "AI_SOURCE_TYPES",
+    "COMPOSITE",
+    "GENERATED",
+    "GENERATION_LABEL",
+    "SPEC_VERSION",
+    "GeneratorModel",
+    "Ingredient",
+    "InputFile",
+    "KeptManifest",
+    "Manifest",
+    "ManifestSpec",
+    "MediaFormat",
+    "Mode",
+    "Relationship",
+    "SoftBinding",
+    "Statement",
+]
 
 SPEC_VERSION: Final = "2.4.0"
-GENERATION_LABEL: Final = "org.safegen.generation"
-GENERATED: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-TEXT_BY_SOFTWARE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicMedia"
-COMPOSITE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-AI_SOURCE_TYPES: Final = frozenset({GENERATED, COMPOSITE})
-
-_SAFEGEN: Final[dict[str, Json]] = {"name": "safegen", "version": __version__}
-_TRAINING_USES: Final = ("ai_generative_training", "ai_inference", "ai_training", "data_mining")
 
 
 class MediaFormat(StrEnum):
@@ -65,14 +95,6 @@ class GeneratorModel:
 
 
 @dataclass(frozen=True, slots=True)
-class SoftBinding:
-    """A watermark's algorithm name (reverse DNS) and the value it carries, as text (hex of the payload in ours)."""
-
-    alg: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
 class InputFile:
     """A file that went into the clip. Its own manifests are kept; ``title`` is public, so it is neutral by default."""
 
@@ -89,6 +111,94 @@ class InputFile:
             "relationship": str(self.relationship),
             "instance_id": self.instance_id,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class KeptManifest:
+    """A file's earlier manifest store, kept elsewhere, as the parent of that file's new manifest.
+
+    ``report`` is what the library says of the store, held against the file; ``matched`` are the algorithms of the
+    marks by which it was found.
+    """
+
+    store: bytes = field(repr=False)
+    media_format: str
+    report: Mapping[str, Json] = field(repr=False)
+    matched: tuple[str, ...] = ()
+    title: str = "recovered credential"
+    instance_id: str = field(default_factory=lambda: f"xmp:iid:{uuid.uuid4()}")
+    relationship: Relationship = Relationship.PARENT
+
+    @property
+    def resource(self) -> str:
+        """The name under which the library is given the store."""
+        return f"{self.instance_id.rpartition(':')[2]}.c2pa"
+
+    def definition(self) -> dict[str, Json]:
+        """Return the C2PA ingredient definition; the store itself is added as a resource when signing."""
+        return {
+            "title": self.title,
+            "format": self.media_format,
+            "relationship": str(self.relationship),
+            "instance_id": self.instance_id,
+            "active_manifest": self.report.get("active_manifest"),
+            "validation_results": self.report.get("validation_results"),
+            "manifest_data": {"format": "application/c2pa", "identifier": self.resource},
+        }
+
+
+Ingredient: TypeAlias = InputFile | KeptManifest
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest but for its hard binding: what both writers write.
+
+    ``media_format`` is the container's media type. ``update``: it is an update manifest (C2PA 2.4 §11.2.4), which has
+    no hard binding of its own, changes nothing of the content, and has one parent, the manifest that was active before.
+    """
+
+    title: str
+    media_format: str
+    assertions: tuple[Assertion, ...]
+    ingredients: tuple[Ingredient, ...] = ()
+    update: bool = False
+
+    def __post_init__(self) -> None:
+        parents = [i.relationship is Relationship.PARENT for i in self.ingredients]
+        if self.update and parents != [True]:
+            raise ProvenanceError("an update manifest has one ingredient, its parent")
+
+    def generator(self) -> dict[str, Json]:
+        """Return the claim's generator info."""
+        return SAFEGEN.to_json() | {"specVersion": SPEC_VERSION}
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the manifest definition that the C2PA library reads; input files are added as streams."""
+        said: list[Json] = []
+        for item in self.assertions:
+            flag: dict[str, Json] = {"created": True} if item.created else {}
+            said.append({"label": item.label, **flag, "data": item.to_json()})
+        definition: dict[str, Json] = {
+            "claim_version": 2,
+            "title": self.title,
+            "format": self.media_format,
+            "claim_generator_info": [self.generator()],
+            "assertions": said,
+        }
+        kept: list[Json] = [i.definition() for i in self.ingredients if isinstance(i, KeptManifest)]
+        return definition | ({"ingredients": kept} if kept else {})
+
+
+class Statement(Protocol):
+    """What can be signed into a file."""
+
+    @property
+    def content_id(self) -> ContentId:
+        """The clip that the manifest is about."""
+
+    def manifest(self) -> Manifest:
+        """Return the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,88 +244,46 @@ class ManifestSpec:
         """The IPTC digital source type of the clip as a whole."""
         return COMPOSITE if self.mode is Mode.VIDEO else GENERATED
 
-    def definition(self) -> dict[str, Json]:
-        """Return the manifest definition that the C2PA library reads as JSON."""
-        created: list[Json] = [
-            _assertion("c2pa.actions.v2", {"actions": self._actions(), "allActionsIncluded": True}),
-            _assertion(
-                "c2pa.ai-disclosure",
-                {
-                    "modelType": "c2pa.types.model",
-                    "modelName": self.model.name,
-                    "modelIdentifier": self.model.identifier,
-                    "contentProfile": {"humanOversightLevel": "prompt_guided"},
-                },
-            ),
-            _assertion(GENERATION_LABEL, self._generation()),
+    def manifest(self) -> Manifest:
+        """Return the manifest."""
+        said: list[Assertion] = [
+            Actions(self._actions()),
+            AiDisclosure(self.model.name, self.model.identifier),
+            Generation(self.content_id, str(self.mode), self.run_id, self.prompt_commitment),
         ]
         if self.soft_binding is not None:
-            blocks: Json = [{"scope": {}, "value": self.soft_binding.value}]
-            name = "safegen in-latent watermark"
-            data: dict[str, Json] = {"alg": self.soft_binding.alg, "name": name, "blocks": blocks, "pad": []}
-            created.append(_assertion("c2pa.soft-binding", data))
-        entries: dict[str, Json] = {f"cawg.{use}": {"use": "notAllowed"} for use in _TRAINING_USES}
-        return {
-            "claim_version": 2,
-            "title": self.title,
-            "format": str(self.media_format),
-            "claim_generator_info": [{**_SAFEGEN, "specVersion": SPEC_VERSION}],
-            # cawg.* is gathered, not created: the CAWG defines it and the claim generator does not vouch for it.
-            "assertions": [*created, {"label": "cawg.training-mining", "data": {"entries": entries}}],
-        }
+            said.append(self.soft_binding)
+        said.append(TrainingMining())
+        return Manifest(self.title, str(self.media_format), tuple(said), self.ingredients)
 
-    def _actions(self) -> list[Json]:
-        when = self.when.astimezone(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        agent: dict[str, Json] = {"name": self.model.name, "version": self.model.version}
-        parents: list[Json] = [i.instance_id for i in self.ingredients if i.relationship is Relationship.PARENT]
-        inputs: list[Json] = [i.instance_id for i in self.ingredients if i.relationship is Relationship.INPUT]
-        main: dict[str, Json] = {"softwareAgent": agent, "when": when}
-        if inputs:
-            main["parameters"] = {"ingredientIds": inputs}
-        actions: list[Json] = []
+    def definition(self) -> dict[str, Json]:
+        """Return the manifest definition that the C2PA library reads as JSON."""
+        return self.manifest().to_json()
+
+    def _actions(self) -> tuple[ManifestAction, ...]:
+        parents = tuple(i.instance_id for i in self.ingredients if i.relationship is Relationship.PARENT)
+        inputs = tuple(i.instance_id for i in self.ingredients if i.relationship is Relationship.INPUT)
+        opened: tuple[ManifestAction, ...] = ()
+        name, source_type = ActionName.CREATED, GENERATED
         if parents:
-            actions.append({"action": "c2pa.opened", "when": when, "parameters": {"ingredientIds": parents}})
-            main |= {"action": "c2pa.edited", "digitalSourceType": COMPOSITE}
-        else:
-            main |= {"action": "c2pa.created", "digitalSourceType": GENERATED}
-        main["description"] = f"{self.mode} by a generative model"
-        actions.append(main)
+            opened = (ManifestAction(ActionName.OPENED, "Source clip opened", None, self.when, "", parents),)
+            name, source_type = ActionName.EDITED, COMPOSITE
+        main = ManifestAction(
+            name, f"{self.mode} by a generative model", Agent(self.model.name, self.model.version), self.when,
+            source_type, inputs,
+        )  # fmt: skip
+        return (*opened, main, *self._own_actions())
+
+    def _own_actions(self) -> list[ManifestAction]:
+        """Return what safegen itself did: nothing may be missing where ``allActionsIncluded`` is said."""
+        actions = []
         if self.soft_binding is not None:
             description = f"Invisible watermark {self.soft_binding.alg} embedded during generation"
-            actions.append(
-                {
-                    "action": "c2pa.watermarked.bound",
-                    "softwareAgent": _SAFEGEN,
-                    "when": when,
-                    "description": description,
-                }
-            )
-        return actions + self._label_actions(when)
-
-    def _label_actions(self, when: str) -> list[Json]:
-        """Return what was done after the mark: nothing may be missing where ``allActionsIncluded`` is said."""
-        common: dict[str, Json] = {"softwareAgent": _SAFEGEN, "when": when}
-        actions: list[Json] = []
+            actions.append(ManifestAction(ActionName.WATERMARKED, description, SAFEGEN, self.when))
         if self.visible_labels:
             description = f"Visible label on every frame: {', '.join(self.visible_labels)}"
-            text = {"action": "c2pa.addedText", "digitalSourceType": TEXT_BY_SOFTWARE, "description": description}
-            actions.append(common | text)
+            actions.append(ManifestAction(ActionName.ADDED_TEXT, description, SAFEGEN, self.when, TEXT_BY_SOFTWARE))
         if self.metadata_labels:
             description = f"Record in the file's metadata: {', '.join(self.metadata_labels)}"
-            actions.append(common | {"action": "c2pa.edited.metadata", "description": description})
+            actions.append(ManifestAction(ActionName.EDITED_METADATA, description, SAFEGEN, self.when))
         return actions
-
-    def _generation(self) -> dict[str, Json]:
-        data: dict[str, Json] = {"contentId": self.content_id, "mode": str(self.mode)}
-        if self.run_id:
-            data["runId"] = self.run_id
-        if self.prompt_commitment is not None:
-            try:
-                data["promptCommitment"] = {name: self.prompt_commitment[name] for name in ("alg", "value")}
-            except KeyError as error:
-                raise ProvenanceError(f"the prompt commitment lacks {error}", remedy="Use commit_text().") from error
-        return data
-
-
-def _assertion(label: str, data: dict[str, Json]) -> dict[str, Json]:
-    return {"label": label, "created": True, "data": data}

@@ -9,80 +9,66 @@ whole, together with what validating it against this very file says: a hard bind
 from __future__ import annotations
 
 import datetime as dt
-import io
-import json
 import os
 import shutil
-import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import c2pa
 
-from safegen.errors import ProvenanceError, SafegenError
+from safegen.errors import ProvenanceError
 from safegen.keys import KeyStore
-from safegen.provenance.backends import Remembering, library_signer
+from safegen.provenance.assertions import PERHAPS_AI, SAFEGEN, ActionName, Actions, Generation, ManifestAction
+from safegen.provenance.backends import LIBRARY, Order, Signing
 from safegen.provenance.credential import CredentialState, Origin
-from safegen.provenance.engine import guess_format, make_context
-from safegen.provenance.manifest import GENERATION_LABEL, SPEC_VERSION, Relationship
+from safegen.provenance.engine import guess_format
+from safegen.provenance.library import report_on
+from safegen.provenance.manifest import KeptManifest, Manifest
 from safegen.provenance.read import read_credential
-from safegen.provenance.seal import Seal
-from safegen.provenance.sign import SignedAsset, signed_asset
+from safegen.provenance.seal import Seal, Sealing, use_seal
+from safegen.provenance.sign import SignedAsset, read_back, signed_asset, write_new
 from safegen.provenance.signers import store_signer
-from safegen.provenance.timestamps import Stamping, relay
-from safegen.types import ContentId, Json
-from safegen.version import __version__
+from safegen.types import ContentId
 
 MODE: Final = "recovered"
 """``mode`` of the generation assertion, where a generated clip has text-to-video and the like."""
 
-_RESOURCE: Final = "recovered.c2pa"
-
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """What the new manifest says: the clip whose mark was read, by which algorithms, and when (an aware datetime)."""
+    """What the new manifest says: the clip whose mark was read, and when (an aware datetime).
+
+    ``algorithms`` are those of the marks by which the kept manifest was found.
+    """
 
     content_id: ContentId
     algorithms: tuple[str, ...]
     when: dt.datetime
+    ingredients: tuple[KeptManifest, ...] = ()
+    media_format: str = ""
 
-    def definition(self, media_format: str, ingredient: dict[str, Json]) -> dict[str, Json]:
-        """Return the manifest definition that the C2PA library reads as JSON."""
-        when = self.when.astimezone(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        agent: dict[str, Json] = {"name": "safegen", "version": __version__}
-        opened: dict[str, Json] = {
-            "action": "c2pa.opened",
-            "when": when,
-            "softwareAgent": agent,
-            "description": "Credential recovered by the file's invisible watermark",
-            "parameters": {"ingredientIds": [ingredient["instance_id"]]},
-        }
-        unknown: dict[str, Json] = {
-            "action": "c2pa.unknown",
-            "description": "What happened to the file since the recovered credential was signed is not known",
-        }
-        # allActionsIncluded is false: nobody can list what was done while the credential was missing.
-        actions: dict[str, Json] = {"actions": [opened, unknown], "allActionsIncluded": False}
-        found: dict[str, Json] = {
-            "contentId": self.content_id,
-            "mode": MODE,
-            # The names that the ingredient assertion (v3) has for this; the library cannot write them there.
-            "softBindingsMatched": True,
-            "softBindingAlgorithmsMatched": list(self.algorithms),
-        }
-        return {
-            "claim_version": 2,
-            "title": f"safegen {self.content_id}",
-            "format": media_format,
-            "claim_generator_info": [{**agent, "specVersion": SPEC_VERSION}],
-            "assertions": [
-                {"label": "c2pa.actions.v2", "created": True, "data": actions},
-                {"label": GENERATION_LABEL, "created": True, "data": found},
-            ],
-            "ingredients": [ingredient],
-        }
+    def of(self, source: Path, kept: bytes, anchors_pem: str) -> Restoration:
+        """Return the statement about ``source``, whose parent is ``kept``. Raises ProvenanceError."""
+        media_format = guess_format(source)
+        try:
+            report = report_on(source, media_format, kept, anchors_pem)
+        except (c2pa.C2paError, ValueError) as error:
+            raise ProvenanceError(f"the kept manifest cannot be read: {error}") from error
+        parent = KeptManifest(kept, media_format, report, self.algorithms)
+        return replace(self, ingredients=(parent,), media_format=media_format)
+
+    def manifest(self) -> Manifest:
+        """Return the manifest."""
+        parents = tuple(i.instance_id for i in self.ingredients)
+        description = "Credential recovered by the file's invisible watermark"
+        opened = ManifestAction(ActionName.OPENED, description, SAFEGEN, self.when, "", parents)
+        since = "What happened to the file since the recovered credential was signed is not known"
+        unknown = ManifestAction(ActionName.UNKNOWN, since, source_type=PERHAPS_AI)
+        # Not complete: nobody can list what was done while the credential was missing.
+        actions = Actions((opened, unknown), complete=False)
+        found = Generation(self.content_id, MODE, matched=self.algorithms)
+        return Manifest(f"safegen {self.content_id}", self.media_format, (actions, found), self.ingredients)
 
 
 def restore_file(
@@ -95,6 +81,7 @@ def restore_file(
     anchors_pem: str,
     seal: Seal | None = None,
     sidecar: Path | None = None,
+    signing: Signing | None = None,
 ) -> SignedAsset:
     """Write ``source`` with a manifest whose parent is ``kept`` to ``destination``, which must not exist.
 
@@ -112,106 +99,47 @@ def restore_file(
         if path.exists():
             raise ProvenanceError(f"{path} exists already", remedy="Restore to a fresh path.")
     seal = seal or Seal(store_signer(keys))  # keys that only verify are refused before anything is written
-    stamping = Stamping(seal.authorities)
-    into = None if sidecar else destination
+    statement = what.of(source, kept, anchors_pem)
+    backend = (signing or Signing.from_environment()).backend_for(statement.media_format)
+    if sidecar is not None:
+        backend = LIBRARY  # the writer of our own only embeds
     try:
-        try:
-            manifest = _sign(source, into, kept, what, seal, stamping, anchors_pem)
-        except ProvenanceError:
-            if not (stamping.unavailable and stamping.may_go_without):
-                raise
-            if into is not None:
-                into.unlink(missing_ok=True)
-            manifest = _sign(source, into, kept, what, seal, Stamping(), anchors_pem)
+        manifest, sealing = use_seal(
+            seal,
+            backend,
+            statement,
+            anchors_pem,
+            lambda order: _sidecar(source, order) if sidecar else write_new(source, destination, backend, order),
+        )
         if sidecar is not None:
             _write(sidecar, manifest)
             if not in_place:
                 _write(destination, source)
-        anchors = keys.root_pem + seal.signer.issuer_pem
-        manifest_id = _read_back(destination, manifest, what, anchors, stamping, sidecar=sidecar is not None)
-        return signed_asset(destination, manifest, manifest_id, seal, stamping)
+        manifest_id = _read_back(destination, what, keys.root_pem, sealing, sidecar=sidecar is not None)
+        return signed_asset(destination, manifest, manifest_id, sealing)
     except BaseException as error:
         for path in made:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise ProvenanceError(f"cannot restore {source}: {error}", remedy="Check the folder and space.") from error
+        if isinstance(error, ProvenanceError) and sidecar is None and backend is LIBRARY:
+            error.remedy += " Where the format cannot carry a manifest, write it beside the file with --sidecar."
         raise
 
 
-def _sign(
-    source: Path,
-    destination: Path | None,
-    kept: bytes,
-    what: Restoration,
-    seal: Seal,
-    stamping: Stamping,
-    anchors_pem: str,
-) -> bytes:
-    media_format = guess_format(source)
-    call = Remembering(seal.signer)
-    try:
-        ingredient = _ingredient(source, media_format, kept, anchors_pem)
-        definition = what.definition(media_format, ingredient)
-        with (
-            relay(stamping) as url,
-            library_signer(seal.signer, call, url) as signer,
-            c2pa.Builder(
-                json.dumps(definition), make_context(anchors_pem, hosts=("127.0.0.1",) if url else ())
-            ) as builder,
-            source.open("rb") as stream,
-        ):
-            builder.add_resource(_RESOURCE, io.BytesIO(kept))
-            if destination is None:
-                builder.set_no_embed()
-                return bytes(builder.sign(signer, media_format, stream, io.BytesIO()))
-            with destination.open("x+b") as target:
-                manifest = bytes(builder.sign(signer, media_format, stream, target))
-                _flush(target)
-            return manifest
-    except (c2pa.C2paError, ValueError) as error:
-        if call.problem is not None:
-            raise call.problem from call.problem.__cause__
-        if stamping.unavailable:
-            raise stamping.error() from error
-        raise ProvenanceError(
-            f"restoring {source} failed: {error}",
-            remedy="Where the format cannot carry a manifest, write it beside the file with --sidecar.",
-        ) from error
+def _sidecar(source: Path, order: Order) -> bytes:
+    """Return a manifest store that binds ``source`` as it is."""
+    return LIBRARY.write(source, None, order)
 
 
-def _ingredient(source: Path, media_format: str, kept: bytes, anchors_pem: str) -> dict[str, Json]:
-    """The ingredient definition: the kept store, and how it validates against the file as it is now."""
-    with source.open("rb") as stream, c2pa.Reader(media_format, stream, kept, make_context(anchors_pem)) as reader:
-        report: Any = json.loads(reader.json())
-    return {
-        "title": "recovered credential",
-        "format": media_format,
-        "relationship": str(Relationship.PARENT),
-        "instance_id": f"xmp:iid:{uuid.uuid4()}",
-        "active_manifest": report.get("active_manifest"),
-        "validation_results": report.get("validation_results"),
-        "manifest_data": {"format": "application/c2pa", "identifier": _RESOURCE},
-    }
-
-
-def _read_back(
-    destination: Path, manifest: bytes, what: Restoration, anchors_pem: str, stamping: Stamping, *, sidecar: bool
-) -> str:
+def _read_back(destination: Path, what: Restoration, anchors_pem: str, sealing: Sealing, *, sidecar: bool) -> str:
     """Return the manifest's URN once the file verifies."""
-    try:
-        found = read_credential(destination, trust_anchors_pem=anchors_pem)
-    except SafegenError as error:
-        raise ProvenanceError(f"the restored file cannot be read back: {error}") from error
-    good = (
-        found.state is CredentialState.TRUSTED
-        and found.origin is (Origin.SIDECAR if sidecar else Origin.EMBEDDED)
-        and found.content_id == what.content_id
-        and (stamping.stamp is None or found.timestamp is not None)
-        and any(i.content_id == what.content_id and i.manifest_id for i in found.ingredients)
+    found = read_back(destination, what.content_id, anchors_pem, sealing)
+    good = found.origin is (Origin.SIDECAR if sidecar else Origin.EMBEDDED) and any(
+        i.content_id == what.content_id and i.manifest_id for i in found.ingredients
     )
-    if not good or found.manifest_id is None or not manifest:
-        why = ", ".join(found.failure_codes) or found.problem or "the recovered credential is not in it"
-        raise ProvenanceError(f"the restored file does not verify: {found.state} ({why})")
+    if not good or found.manifest_id is None:
+        raise ProvenanceError(f"the recovered credential is not in {destination}")
     return found.manifest_id
 
 

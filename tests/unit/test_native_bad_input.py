@@ -368,10 +368,10 @@ def test_in_place_behind_ftyp_survives_a_crash_while_writing(
 def test_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SAFEGEN_C2PA_BACKEND", raising=False)
     monkeypatch.delenv("SAFEGEN_C2PA_READ_BACK", raising=False)
-    assert Signing.from_environment() == Signing(BACKENDS["c2pa-python"], True)
-    monkeypatch.setenv("SAFEGEN_C2PA_BACKEND", "native")
+    assert Signing.from_environment() == Signing(BACKENDS["native"], True)
+    monkeypatch.setenv("SAFEGEN_C2PA_BACKEND", "c2pa-python")
     monkeypatch.setenv("SAFEGEN_C2PA_READ_BACK", "0")
-    assert Signing.from_environment() == Signing(BACKENDS["native"], False)
+    assert Signing.from_environment() == Signing(BACKENDS["c2pa-python"], False)
     monkeypatch.setenv("SAFEGEN_C2PA_READ_BACK", "no")
     with pytest.raises(ConfigError, match="READ_BACK"):
         Signing.from_environment()

@@ -229,6 +229,7 @@ def test_home_signs_by_default(tmp_path: Path, clip: Path, keys: KeyStore, signi
         "algorithm": "es256",
         "leaf_sha256": keys.leaf_fingerprint,
         "timestamp": {"status": "none configured"},
+        "ocsp": {"status": "off"},
     }
     assert store_signer(keys).algorithm == "es256"
 

@@ -7,8 +7,16 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Final
 
-from safegen.errors import MediaError, ProvenanceError, UnreadableMediaError
-from safegen.provenance.native.boxes import MAX_INDEX_BYTES, Box, damaged, move_offsets, read_index, top_level
+from safegen.errors import MediaError, ProvenanceError
+from safegen.provenance.native.boxes import (
+    MAX_INDEX_BYTES,
+    Box,
+    OtherLayoutError,
+    damaged,
+    move_offsets,
+    read_index,
+    top_level,
+)
 from safegen.provenance.native.claim import ALG, HardBinding
 from safegen.provenance.native.streaming import Piece
 
@@ -131,7 +139,7 @@ def _checked(boxes: Iterable[Box]) -> tuple[Box, ...]:
     if kinds.count(b"ftyp") != 1 or kinds.count(b"moov") != 1 or not set(kinds) & {b"mdat", b"moof"}:
         raise damaged("index or media are missing")
     if b"meta" in kinds:
-        raise UnreadableMediaError(
+        raise OtherLayoutError(
             "the file keeps items at absolute offsets (meta)", remedy="Sign it with the backend c2pa-python."
         )
     if any(box.extended == C2PA_UUID for box in found):

@@ -44,6 +44,10 @@ class Box:
         return self.start + self.size
 
 
+class OtherLayoutError(UnreadableMediaError):
+    """The file may well be whole, but keeps its parts in a way that this writer does not know."""
+
+
 def damaged(what: str) -> UnreadableMediaError:
     """Return the error about a file that contradicts itself."""
     return UnreadableMediaError(f"the MP4 file is truncated or damaged: {what}", remedy=_DAMAGED)
@@ -108,7 +112,7 @@ def _walk(raw: bytearray, kind: bytes, at: int, end: int, first: int, by: int) -
         if child in _INSIDE:
             _walk(raw, child, start, stop, first, by)
         elif child == b"iloc":
-            raise UnreadableMediaError(
+            raise OtherLayoutError(
                 "the file keeps items at absolute offsets (iloc)", remedy="Sign it with the backend c2pa-python."
             )
         else:

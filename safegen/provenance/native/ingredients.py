@@ -8,33 +8,23 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import json
-from typing import Any, Final
+import secrets
+from typing import Final
 
 import c2pa
 
 from safegen.errors import ProvenanceError
 from safegen.keys.pki import issue_pki
-from safegen.provenance.engine import guess_format, make_context
-from safegen.provenance.manifest import GENERATED, InputFile
+from safegen.provenance.assertions import GENERATED, ActionName, Actions, ManifestAction
+from safegen.provenance.library import open_builder
+from safegen.provenance.manifest import Ingredient, KeptManifest, Manifest
 from safegen.provenance.native import jumbf
 from safegen.provenance.native.claim import Ingredients
 
 _LABEL: Final = "c2pa.ingredient"
-_SCRATCH: Final[dict[str, Any]] = {
-    "claim_version": 2,
-    "claim_generator_info": [{"name": "scratch", "version": "0"}],
-    "assertions": [
-        {
-            "label": "c2pa.actions.v2",
-            "created": True,
-            "data": {"actions": [{"action": "c2pa.created", "digitalSourceType": GENERATED}]},
-        }
-    ],
-}
 
 
-def collect(inputs: tuple[InputFile, ...], trust_anchors_pem: str = "") -> Ingredients:
+def collect(inputs: tuple[Ingredient, ...], trust_anchors_pem: str = "") -> Ingredients:
     """Return the assertions about ``inputs``, in their order, and their manifests. ProvenanceError names a bad input.
 
     ``trust_anchors_pem`` decides which of their signers the assertions call trusted.
@@ -44,10 +34,11 @@ def collect(inputs: tuple[InputFile, ...], trust_anchors_pem: str = "") -> Ingre
     scratch = jumbf.manifests(_scratch_store(inputs, trust_anchors_pem))
     *brought, active = scratch
     boxes = [box for box in active.children() if box.kind == jumbf.ASSERTIONS]
-    assertions = tuple(b for store in boxes for b in store.children() if b.label.startswith(_LABEL))
-    if [_relationship(b) for b in assertions] != [str(i.relationship) for i in inputs]:
+    found = [b for store in boxes for b in store.children() if b.label.startswith(_LABEL)]
+    if [_relationship(b) for b in found] != [str(i.relationship) for i in inputs]:
         raise ProvenanceError("the library did not record the inputs one for one")
-    return Ingredients(assertions, tuple(brought))
+    made = tuple(_completed(box, item) for box, item in zip(found, inputs, strict=True))
+    return Ingredients(made, tuple(brought))
 
 
 def _relationship(assertion: jumbf.Superbox) -> str:
@@ -55,24 +46,22 @@ def _relationship(assertion: jumbf.Superbox) -> str:
     return str(value.get("relationship")) if isinstance(value, dict) else ""
 
 
-def _scratch_store(inputs: tuple[InputFile, ...], anchors: str) -> bytes:
+def _completed(assertion: jumbf.Superbox, item: Ingredient) -> jumbf.Superbox:
+    """Add the marks by which a kept manifest was found, which the library cannot write."""
+    if not (isinstance(item, KeptManifest) and item.matched):
+        return assertion
+    value = assertion.cbor() | {"softBindingsMatched": True, "softBindingAlgorithmsMatched": list(item.matched)}
+    return jumbf.cbor_box(jumbf.CBOR, assertion.label, value, salt=secrets.token_bytes(16))
+
+
+def _scratch_store(inputs: tuple[Ingredient, ...], anchors: str) -> bytes:
     pki = issue_pki("scratch", dt.datetime.now(dt.UTC))
     info = c2pa.C2paSignerInfo(b"es256", pki.chain, pki.signing_key, None)
-    with (
-        c2pa.Signer.from_info(info) as signer,
-        c2pa.Builder(json.dumps(_SCRATCH), make_context(anchors)) as builder,
-    ):
-        for item in inputs:
-            try:
-                with item.path.open("rb") as stream:
-                    builder.add_ingredient(json.dumps(item.definition()), guess_format(item.path), stream)
-            except (OSError, c2pa.C2paError) as error:
-                raise ProvenanceError(
-                    f"cannot record the input {item.path}: {error}",
-                    remedy="Give an intact image or video file; if its credential is damaged, a copy without it.",
-                ) from error
-        builder.set_no_embed()
-        try:
-            return bytes(builder.sign(signer, "application/octet-stream", io.BytesIO(b"scratch"), io.BytesIO()))
-        except c2pa.C2paError as error:
-            raise ProvenanceError(f"cannot record the inputs: {error}") from error
+    opening = ManifestAction(ActionName.CREATED, "scratch", source_type=GENERATED)
+    scratch = Manifest("scratch", "application/octet-stream", (Actions((opening,)),), inputs)
+    try:
+        with c2pa.Signer.from_info(info) as signer, open_builder(scratch, anchors) as builder:
+            builder.set_no_embed()
+            return bytes(builder.sign(signer, scratch.media_format, io.BytesIO(b"scratch"), io.BytesIO()))
+    except c2pa.C2paError as error:
+        raise ProvenanceError(f"cannot record the inputs: {error}") from error

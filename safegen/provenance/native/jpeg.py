@@ -18,8 +18,8 @@ _APP11: Final = 0xEB
 _SOS: Final = 0xDA
 _COMMON: Final = b"JP"  # common identifier of JPEG XT boxes
 _INSTANCE: Final = 1
-_SEGMENT_HEAD: Final = 12  # marker, length, identifier, instance, sequence number
-_BOX_HEAD: Final = 8  # repeated at the beginning of every segment
+SEGMENT_HEAD: Final = 12  # marker, length, identifier, instance, sequence number
+BOX_HEAD: Final = 8  # repeated at the beginning of every segment
 _MAX_DATA: Final = 65_000  # per segment, without any header; at most 65535 - 2 - 2 - 4 - 8 would fit
 _MAX_SEGMENTS: Final = 100_000
 
@@ -33,15 +33,13 @@ class Jpeg:
         if source.read(2) != _SOI:
             raise UnreadableMediaError("this is no JPEG file", remedy="Give a JPEG file, or name its real format.")
         self._at = len(_SOI)
-        scan = _walk(source, self._size)
-        for marker, start, end in scan:
-            source.seek(start + 4)
+        if stored(source, self._size):
+            raise ProvenanceError(
+                "the file carries a manifest or other JUMBF already", remedy="Name it as an ingredient instead."
+            )
+        for marker, start, end in _walk(source, self._size):
             if marker == _APP0 and start == len(_SOI):
                 self._at = end  # JFIF wants its own segment right after SOI
-            if marker == _APP11 and source.read(2) == _COMMON:
-                raise ProvenanceError(
-                    "the file carries a manifest or other JUMBF already", remedy="Name it as an ingredient instead."
-                )
             if marker == _SOS:
                 _check_end(source, end)
 
@@ -55,22 +53,42 @@ class Jpeg:
 
     def wrap(self, manifest: bytes) -> bytes:
         """Return the segments: each repeats the box's header and carries the next part of its content."""
-        head, body = manifest[:_BOX_HEAD], manifest[_BOX_HEAD:]
-        segments = []
-        for number, start in enumerate(range(0, len(body), _MAX_DATA), 1):
-            content = head + body[start : start + _MAX_DATA]
-            length = len(content) + _SEGMENT_HEAD - 2
-            segments.append(struct.pack(">BBH2sHI", 0xFF, _APP11, length, _COMMON, _INSTANCE, number) + content)
-        return b"".join(segments)
+        return wrap_segments(manifest)
 
     def wrapped_size(self, size: int) -> int:
         """Return the segments' size."""
-        count = -(-(size - _BOX_HEAD) // _MAX_DATA)
-        return size - _BOX_HEAD + count * (_SEGMENT_HEAD + _BOX_HEAD)
+        return wrapped_segments_size(size)
 
     def binding(self, hole: int, digest: bytes) -> HardBinding:
         """Return the hash over all but the segments."""
         return data_hash(self._at, hole, digest)
+
+
+def wrap_segments(manifest: bytes) -> bytes:
+    """Return the segments that hold a manifest store."""
+    head, body = manifest[:BOX_HEAD], manifest[BOX_HEAD:]
+    segments = []
+    for number, start in enumerate(range(0, len(body), _MAX_DATA), 1):
+        content = head + body[start : start + _MAX_DATA]
+        length = len(content) + SEGMENT_HEAD - 2
+        segments.append(struct.pack(">BBH2sHI", 0xFF, _APP11, length, _COMMON, _INSTANCE, number) + content)
+    return b"".join(segments)
+
+
+def wrapped_segments_size(size: int) -> int:
+    """Return how many bytes ``wrap_segments`` makes of a store of ``size`` bytes."""
+    count = -(-(size - BOX_HEAD) // _MAX_DATA)
+    return size - BOX_HEAD + count * (SEGMENT_HEAD + BOX_HEAD)
+
+
+def stored(source: BinaryIO, size: int) -> list[tuple[int, int]]:
+    """Return start and end of the segments that hold JUMBF."""
+    found = []
+    for marker, start, end in _walk(source, size):
+        source.seek(start + 4)
+        if marker == _APP11 and source.read(2) == _COMMON:
+            found.append((start, end))
+    return found
 
 
 def _walk(source: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:

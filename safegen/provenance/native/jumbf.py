@@ -13,6 +13,7 @@ from safegen.errors import ProvenanceError
 
 STORE: Final = b"c2pa"
 MANIFEST: Final = b"c2ma"
+UPDATE: Final = b"c2um"
 ASSERTIONS: Final = b"c2as"
 CLAIM: Final = b"c2cl"
 SIGNATURE: Final = b"c2cs"

@@ -12,8 +12,8 @@ from safegen.provenance.native.claim import ALG, HardBinding
 from safegen.provenance.native.streaming import Piece
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_CHUNK: Final = 12  # length, type and CRC
-_HEADER_END: Final = len(SIGNATURE) + 13 + _CHUNK
+CHUNK: Final = 12  # length, type and CRC
+_HEADER_END: Final = len(SIGNATURE) + 13 + CHUNK
 _MAX_CHUNKS: Final = 1_000_000
 
 
@@ -37,7 +37,7 @@ class Png:
         source.seek(0)
         if source.read(len(SIGNATURE)) != SIGNATURE:
             raise UnreadableMediaError("this is no PNG file", remedy="Give a PNG file, or name its real format.")
-        kinds = list(_chunks(source, self._size))
+        kinds = [(kind, length) for kind, _, length in chunks(source, self._size)]
         if (
             not kinds
             or kinds[0] != (b"IHDR", 13)
@@ -58,19 +58,25 @@ class Png:
 
     def wrap(self, manifest: bytes) -> bytes:
         """Return the chunk."""
-        body = b"caBX" + manifest
-        return struct.pack(">I", len(manifest)) + body + struct.pack(">I", zlib.crc32(body))
+        return wrap_chunk(manifest)
 
     def wrapped_size(self, size: int) -> int:
         """Return the chunk's size."""
-        return size + _CHUNK
+        return size + CHUNK
 
     def binding(self, hole: int, digest: bytes) -> HardBinding:
         """Return the hash over all but the chunk."""
         return data_hash(_HEADER_END, hole, digest)
 
 
-def _chunks(source: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+def wrap_chunk(manifest: bytes) -> bytes:
+    """Return the chunk that holds a manifest store."""
+    body = b"caBX" + manifest
+    return struct.pack(">I", len(manifest)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def chunks(source: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield every chunk's type, start and length of content; UnreadableMediaError if they do not add up."""
     at, count = len(SIGNATURE), 0
     while at < size:
         source.seek(at)
@@ -79,7 +85,7 @@ def _chunks(source: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
         if len(head) < 8 or count > _MAX_CHUNKS:
             raise UnreadableMediaError("the PNG file is truncated or damaged", remedy="Give the whole picture.")
         length, kind = struct.unpack(">I4s", head)
-        at += length + _CHUNK
+        at += length + CHUNK
         if at > size:
             raise UnreadableMediaError("the PNG file is truncated or damaged", remedy="Give the whole picture.")
-        yield kind, length
+        yield kind, at - length - CHUNK, length

@@ -43,8 +43,8 @@ class Container(Protocol):
         """Return how many bytes ``wrap`` makes of a manifest of ``size`` bytes."""
         ...
 
-    def binding(self, hole: int, digest: bytes) -> HardBinding:
-        """Return the hard binding for a SHA-256 over all hashed pieces."""
+    def binding(self, hole: int, digest: bytes) -> HardBinding | None:
+        """Return the hard binding for a SHA-256 over all hashed pieces; None where an update manifest goes in."""
         ...
 
 

@@ -6,13 +6,13 @@ import datetime as dt
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from safegen.errors import MediaError, ProvenanceError, SafegenError
 from safegen.keys.files import fsync_folder
-from safegen.provenance.manifest import ManifestSpec, MediaFormat
+from safegen.provenance.manifest import MediaFormat, Statement
 from safegen.provenance.native import streaming
 from safegen.provenance.native.bmff import Bmff, ReservedRoom
 from safegen.provenance.native.claim import Draft, Ingredients
@@ -20,6 +20,7 @@ from safegen.provenance.native.cose import ClaimSigner, Evidence
 from safegen.provenance.native.jpeg import Jpeg
 from safegen.provenance.native.png import Png
 from safegen.provenance.native.streaming import Container
+from safegen.provenance.native.updating import UPDATED, Updated
 
 _HASH: Final = bytes(32)
 _CONTAINERS: Final[dict[MediaFormat, Callable[[BinaryIO], Container]]] = {
@@ -42,7 +43,7 @@ class Written:
 class Request:
     """What to say and who signs it. ``ingredients`` comes from ``native.ingredients.collect``."""
 
-    spec: ManifestSpec
+    spec: Statement
     signer: ClaimSigner
     ingredients: Ingredients = field(default_factory=Ingredients)
     evidence: Evidence = field(default_factory=Evidence)
@@ -50,19 +51,37 @@ class Request:
     def draft(self) -> Draft:
         """Return the manifest without its hard binding; ProvenanceError if the certificate is not valid now."""
         self.signer.check_validity(dt.datetime.now(dt.UTC))
-        return Draft(self.spec, self.signer, self.ingredients, self.evidence)
+        return Draft(self.spec.manifest(), self.signer, self.ingredients, self.evidence)
+
+    def open(self, file: BinaryIO) -> Container:
+        """Return the container that the manifest goes into; ProvenanceError if its format is not known here."""
+        manifest = self.spec.manifest()
+        try:
+            media_format = MediaFormat(manifest.media_format)
+        except ValueError as error:
+            raise ProvenanceError(
+                f"the native writer knows no {manifest.media_format}", remedy="Use the backend c2pa-python."
+            ) from error
+        return (UPDATED if manifest.update else _CONTAINERS)[media_format](file)
+
+    def updating(self, container: Container) -> Request:
+        """Return the request with the manifests that already stand where an update goes, byte for byte."""
+        if not isinstance(container, Updated):
+            return self
+        return replace(self, ingredients=Ingredients(self.ingredients.assertions, container.earlier))
 
 
 def write(source: Path, target: BinaryIO, request: Request) -> Written:
     """Write ``source`` with a signed manifest to ``target`` (seekable, empty, writable), reading it once.
 
-    Memory stays at one buffer of 1 MiB and the file's index. Raises UnreadableMediaError if ``source`` is not a whole
+    Memory stays at one buffer of 1 MiB and the file's index. An update manifest goes into a file that has one already;
+    everything in it stays. Raises UnreadableMediaError if ``source`` is not a whole
     file of the format that the manifest names, ProvenanceError if it carries a manifest already or signing fails.
     """
     try:
         with source.open("rb", buffering=0) as file:
-            container = _CONTAINERS[request.spec.media_format](file)
-            draft = request.draft()
+            container = request.open(file)
+            draft = request.updating(container).draft()
             size = _settled_size(draft, container)
             hole = container.wrapped_size(size)
             at, digest = streaming.copy(file, target, container, hole)
@@ -113,7 +132,7 @@ def write_in_place(path: Path, request: Request, *, flush: bool = True) -> Writt
     all this holds where the process dies, not where the machine does. Raises MediaError if there is not enough room,
     UnreadableMediaError if the file is damaged, ProvenanceError if it carries a manifest or signing fails.
     """
-    if request.spec.media_format not in (MediaFormat.MP4, MediaFormat.MOV):
+    if request.spec.manifest().media_format not in (MediaFormat.MP4, MediaFormat.MOV):
         raise MediaError("only MP4 and MOV are signed in place", remedy="Sign into a new file.")
     try:
         with path.open("r+b", buffering=0) as file:
