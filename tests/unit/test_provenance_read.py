@@ -16,10 +16,11 @@ from provenance_samples import CONTENT_ID, ffmpeg, flip, make_clip, make_spec, m
 from safegen.errors import UnreadableMediaError
 from safegen.keys import KeyStore
 from safegen.keys import pki as key_pki
-from safegen.provenance import read as read_module
+from safegen.provenance import report as report_module
 from safegen.provenance.credential import Credential, CredentialState, Origin
 from safegen.provenance.manifest import MediaFormat
 from safegen.provenance.read import read_credential, read_manifest_store
+from safegen.provenance.report import clean, to_credential
 from safegen.provenance.sign import SignedAsset, sign_file
 from safegen.settings import Home
 
@@ -260,19 +261,19 @@ def test_odd_values_in_a_report() -> None:
     odd = [None, 0, "", "x", [], [None], {}, {"a": 1}, [[]], [{"data": []}], True, 1.5, [{"label": 5}], [{"code": {}}]]
     manifest_keys = ("assertions", "ingredients", "signature_info", "claim_generator_info", "claim_generator")
     for value in odd:
-        assert read_module._credential(value, Origin.EMBEDDED).content_id is None
+        assert to_credential(value, Origin.EMBEDDED).content_id is None
         for key in manifest_keys:
             store = {"active_manifest": "m", "manifests": {"m": {key: value}}, "validation_state": value}
-            assert read_module._credential(store, Origin.EMBEDDED).state is CredentialState.UNREADABLE
+            assert to_credential(store, Origin.EMBEDDED).state is CredentialState.UNREADABLE
         for data in ({"actions": value}, {"contentId": value}, {"blocks": value}, value):
             for label in ("c2pa.actions.v2", "org.safegen.generation", "c2pa.soft-binding"):
                 manifest = {"assertions": [{"label": label, "data": data}]}
                 store = {"active_manifest": "m", "manifests": {"m": manifest}, "validation_results": value}
-                read_module._credential(store, Origin.EMBEDDED)
+                to_credential(store, Origin.EMBEDDED)
 
 
 def test_texts_for_terminals_carry_no_control_characters() -> None:
-    text = read_module._text("a\x1b[31m\u202eb\x00" + "x" * 10_000)
+    text = clean("a\x1b[31m\u202eb\x00" + "x" * 10_000)
     assert text.isascii() is False
     assert not any(c in text for c in "\x1b\u202e\x00")
     assert len(text) <= 500
@@ -283,7 +284,7 @@ def test_ancestors_that_name_each_other_end() -> None:
         n: {"ingredients": [{"relationship": "parentOf", "active_manifest": other}]}
         for n, other in (("a", "b"), ("b", "a"))
     }
-    assert read_module._ai_generated("a", loop) is False
+    assert report_module._ai_generated("a", loop) is False
 
 
 # --- public files -----------------------------------------------------------------------------------------------------

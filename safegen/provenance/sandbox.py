@@ -1,0 +1,147 @@
+"""Reading in a process of its own, which can be killed: for files that are, or may be, very much work to read.
+
+It is a fresh interpreter rather than a fork: the program around may have threads, and may have loaded a model. What
+comes back from it is text, for a process that has read a hostile file is no longer believed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from safegen.errors import ConfigError, VerificationError
+
+SECONDS_VARIABLE: Final = "SAFEGEN_READ_SECONDS"
+BYTES_PER_SECOND: Final = 20 << 20
+"""A slow disk. A file may take the time limit, and what reading all of it takes at this rate."""
+
+MAX_ANSWER: Final = 64 << 20
+_STARTING: Final = 10.0  # seconds, for the interpreter on a busy machine
+_MAIN: Final = "from safegen.provenance.sandbox import main; main()"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """What reading one file may take, beyond one pass over its bytes. ``memory`` is that of the separate process."""
+
+    seconds: float = 30.0
+    memory: int = 3 << 30
+
+    @classmethod
+    def from_environment(cls) -> ReadLimits:
+        """``$SAFEGEN_READ_SECONDS``, else the defaults. Raises ConfigError for what is no positive number."""
+        text = os.environ.get(SECONDS_VARIABLE, "")
+        if not text:
+            return cls()
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds < 1e6:
+            raise ConfigError(f"{SECONDS_VARIABLE} is {text!r}", remedy="Set it to a number of seconds.")
+        return cls(seconds)
+
+    def seconds_for(self, size: int) -> float:
+        """Return how long a file of ``size`` bytes may take."""
+        return self.seconds + size / BYTES_PER_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the process is to read, and with which anchors."""
+
+    path: Path
+    anchors: str
+    manifest: bytes | None
+    fragments: Sequence[Path]
+
+
+def run(task: Task, limits: ReadLimits, seconds: float) -> dict[str, Any]:
+    """Return the fields of the process's report; those of a report about the limit that it ran into, if it did.
+
+    Raises VerificationError where no process can be started.
+    """
+    request = {
+        "path": os.fspath(task.path.absolute()),
+        "anchors": task.anchors,
+        "manifest": None if task.manifest is None else task.manifest.hex(),
+        "fragments": [os.fspath(p.absolute()) for p in task.fragments],
+        "memory": limits.memory,
+        "seconds": seconds,
+    }
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _MAIN],
+            input=json.dumps(request).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=seconds + _STARTING,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return too_slow(seconds)
+    except OSError as error:
+        raise VerificationError(f"cannot start a process to read {task.path}: {error}") from error
+    if done.returncode == -signal.SIGALRM:
+        return too_slow(seconds)
+    try:
+        answer = json.loads(done.stdout) if done.returncode == 0 and len(done.stdout) <= MAX_ANSWER else None
+    except (ValueError, RecursionError):
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    return _error(f"reading it took too much memory, or crashed (the process ended with {done.returncode})")
+
+
+def too_slow(seconds: float) -> dict[str, Any]:
+    """Return a report: reading did not end in time."""
+    return _error(f"reading it took longer than {seconds:.3g} s (see {SECONDS_VARIABLE})")
+
+
+def main() -> None:
+    """Read a task from standard input, and write the report to standard output."""
+    request = json.load(sys.stdin.buffer)
+    _limit(request["memory"], request["seconds"])
+    from safegen.provenance.reading import examine_whole
+
+    manifest = request["manifest"]
+    task = Task(
+        Path(request["path"]),
+        request["anchors"],
+        None if manifest is None else bytes.fromhex(manifest),
+        [Path(p) for p in request["fragments"]],
+    )
+    answer = json.dumps(examine_whole(task, request["seconds"]))
+    if len(answer) > MAX_ANSWER:
+        answer = json.dumps(_error("what its manifests say is unreasonably long"))
+    sys.stdout.write(answer)
+    sys.stdout.flush()
+    os._exit(0)  # nothing of the library's is to be taken down any more
+
+
+def _limit(memory: int, seconds: float) -> None:
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # kills also within foreign code
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        import resource
+    except ImportError:  # Windows: the time limit remains
+        return
+    for which, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
+        try:
+            resource.setrlimit(which, (value, value))
+        except (OSError, ValueError):  # a lower limit is in force already, or the system has none
+            continue
+
+
+def _error(problem: str) -> dict[str, Any]:
+    return {"error": "Limit", "problem": problem}
