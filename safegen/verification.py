@@ -24,9 +24,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
+from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError, VerificationError
 from safegen.mark_reading import Mark, MarkReader, not_run
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
@@ -34,7 +34,9 @@ from safegen.types import Basis, Clip, ContentId, Finding, Json, Progress, Statu
 if TYPE_CHECKING:
     from safegen.keys import KeyStore
     from safegen.ledger import Entry, Ledger
+    from safegen.provenance.conformance import Check
     from safegen.provenance.credential import Credential
+    from safegen.provenance.trust import Trust
 
 
 def verify(
@@ -46,6 +48,68 @@ def verify(
     UnreadableMediaError is one) if there is no file that can be decoded.
     """
     return Verifier(home or Home.default(), neural=neural, progress=progress).verify(Path(path))
+
+
+def strict_checks(
+    path: str | Path, verdict: Verdict, *, accept_listed: bool = False, home: Home | None = None
+) -> tuple[Check, ...]:
+    """Hold a file, beyond its ``verdict``, against the strict requirements (docs/conformance.md); each is returned.
+
+    ``accept_listed``: a signer of a trust list counts as much as this home. Manifests that cannot be read at all fail
+    every check. Raises as ``verify`` does.
+    """
+    from safegen.provenance.crjson import read_crjson
+    from safegen.provenance.read import read_credential
+    from safegen.provenance.strict import check_strictly
+
+    trust, path = _trust(home), Path(path)
+    found = read_credential(path, trust=trust)
+    signers = trust.own_anchors_pem + trust.anchors("signer")
+    try:
+        document = read_crjson(path, signers_pem=signers, authorities_pem=trust.anchors("tsa"))
+    except VerificationError:  # the credential's own state says what is wrong
+        document = {}
+    return check_strictly(verdict, found, document, accept_listed=accept_listed)
+
+
+def crjson(
+    path: str | Path,
+    *,
+    trust_anchors: Path | None = None,
+    tsa_anchors: Path | None = None,
+    home: Home | None = None,
+) -> dict[str, Any]:
+    """Return the C2PA validation of a file as crJSON, for conformance tests and other tools.
+
+    The two files hold the certificates that signers, and time-stamps, are held against. Where neither is given, this
+    home's own roots and its trust lists are. Raises as ``safegen.provenance.crjson.read_crjson`` does, and InputError
+    for a file without certificates.
+    """
+    from safegen.provenance.crjson import read_anchors, read_crjson
+
+    if trust_anchors is None and tsa_anchors is None:
+        trust = _trust(home)
+        signers, authorities = trust.own_anchors_pem + trust.anchors("signer"), trust.anchors("tsa")
+    else:
+        signers, authorities = ("" if f is None else read_anchors(f) for f in (trust_anchors, tsa_anchors))
+    return read_crjson(Path(path), signers_pem=signers, authorities_pem=authorities)
+
+
+def _trust(home: Home | None) -> Trust:
+    from safegen.provenance.trust import Trust
+
+    home = home or Home.default()
+    return Trust.of(home, _key_stores(home)[0])
+
+
+def _key_stores(home: Home) -> tuple[tuple[KeyStore, ...], str]:
+    """Return a home's key stores, retired ones last, or none and why."""
+    from safegen.keys import KeyStore
+
+    try:
+        return (KeyStore.load(home, purpose="verify"), *KeyStore.retired(home)), ""
+    except KeyStoreError as error:
+        return (), str(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +135,7 @@ class Verifier:
 
         with ThreadPoolExecutor(max_workers=1) as pool:
             readable = pool.submit(probe, path, tolerant=True)  # (1) ffmpeg works while we import and read
-            keys, key_problem = self._keys()
+            keys, key_problem = _key_stores(self._home)
             if path.is_file():
                 import safegen.ledger  # noqa: F401 - needed in (4), and a good part of the time
             readable.result()
@@ -87,15 +151,6 @@ class Verifier:
         return Verdict(kind, content_id, entry, findings)
 
     # -- (2) credential ------------------------------------------------------------------------------------------------
-
-    def _keys(self) -> tuple[tuple[KeyStore, ...], str]:
-        """Return this home's key stores, retired ones last, or none and why."""
-        from safegen.keys import KeyStore
-
-        try:
-            return (KeyStore.load(self._home, purpose="verify"), *KeyStore.retired(self._home)), ""
-        except KeyStoreError as error:
-            return (), str(error)
 
     def _credential(self, path: Path, keys: Sequence[KeyStore]) -> _Metadata:
         from safegen.provenance.read import read_credential
@@ -162,21 +217,22 @@ class Verifier:
             return Finding(Basis.LEDGER, Status.ABSENT, summary, {"content_id": content_id}), None
         evidence: dict[str, Json] = {"entry": entry.index, "time": entry.time, "leaf_hash": entry.leaf_hash}
         problems = list(_entry_problems(ledger, entry, keys, evidence))
-        restored: Entry | None = None
+        rewritten: tuple[Entry, ...] = ()
         if metadata.ours:
-            restored = _restoration(path, about, metadata, evidence)
-            if restored is None:
+            rewritten = _rewritten(path, about, metadata, evidence)
+            if not rewritten:
                 problems += _file_problems(path, entry, metadata, evidence)
-            else:
-                problems += _entry_problems(ledger, restored, keys, evidence)
+            for later in rewritten:
+                problems += _entry_problems(ledger, later, keys, evidence)
         elif metadata.finding.status is not Status.FAIL:
             problems += self._kept_manifest_problems(path, entry, keys, evidence)
         if problems:
             return Finding(Basis.LEDGER, Status.FAIL, " ".join(problems), evidence), entry.index
         summary = f"Entry {entry.index} of {entry.time} records this clip and lies under the signed checkpoint."
-        if restored is not None:
+        if rewritten:
+            what = "given back the credential" if rewritten[0].kind == "recovered" else "signed again with the credential"
             summary = (
-                f"Entry {restored.index} of {restored.time} records that this file was given back the credential of"
+                f"Entry {rewritten[0].index} of {rewritten[0].time} records that this file was {what} of"
                 f" the clip of entry {entry.index}; both lie under the signed checkpoint."
             )
         return Finding(Basis.LEDGER, Status.PASS, summary, evidence), entry.index
@@ -285,17 +341,27 @@ def _entry_problems(ledger: Ledger, entry: Entry, keys: Sequence[KeyStore], evid
     return ["The checkpoint over the entry is not signed by this home's ledger key."]
 
 
-def _restoration(path: Path, about: Sequence[Entry], metadata: _Metadata, evidence: dict[str, Json]) -> Entry | None:
-    """The entry that records this very file, with this manifest, as one that was given a credential back."""
+def _rewritten(
+    path: Path, about: Sequence[Entry], metadata: _Metadata, evidence: dict[str, Json]
+) -> tuple[Entry, ...]:
+    """The entries that lead from the clip to this very file: it was given a credential back, or was signed again.
+
+    The one that records the file, with this manifest, comes first; empty where the clip itself is what it must be.
+    """
     manifest_id = None if metadata.credential is None else metadata.credential.manifest_id
-    candidates = [e for e in about if e.kind == "recovered" and e.body.get("manifest_id") == manifest_id]
+    later = {e.index: e for e in about if e.kind in ("recovered", "resigned")}
+    candidates = [e for e in later.values() if e.body.get("manifest_id") == manifest_id]
     if not candidates:
-        return None
+        return ()
     evidence["sha256"] = digest = _sha256(path)
-    found = next((e for e in candidates if e.event.asset_sha256 == digest), None)
-    if found is not None:
-        evidence["restored"] = found.index
-    return found
+    at = next((e for e in candidates if e.event.asset_sha256 == digest), None)
+    found: list[Entry] = []
+    while at is not None and at not in found:
+        found.append(at)
+        evidence.setdefault("restored" if at.kind == "recovered" else "resigned", at.index)
+        previous = at.body.get("previous_entry")
+        at = later.get(previous) if isinstance(previous, int) else None
+    return tuple(found)
 
 
 def _file_problems(path: Path, entry: Entry, metadata: _Metadata, evidence: dict[str, Json]) -> list[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from safegen.cli.shell import Bars, command, print_json
 from safegen.errors import EXIT_COULD_NOT_RUN, EXIT_DONE, EXIT_NOT_VERIFIED
-from safegen.types import Status, Verdict, VerdictKind
+from safegen.types import Json, Status, Verdict, VerdictKind
+
+if TYPE_CHECKING:
+    from safegen.provenance.conformance import Check
 
 EXIT_CODE = {
     VerdictKind.VERIFIED: EXIT_DONE,
@@ -34,18 +39,61 @@ _COLOUR = {
 _SIGN = {Status.PASS: "✓", Status.FAIL: "✗", Status.ABSENT: "–", Status.INCONCLUSIVE: "?", Status.NOT_RUN: "·"}
 
 
-def run(*, file: Path, neural: bool, as_json: bool) -> None:
-    """Call :func:`safegen.verify`, print the verdict, and exit with its code."""
+def run(*, file: Path, neural: bool, strict: bool, accept_listed: bool, as_json: bool) -> None:
+    """Call :func:`safegen.verify`, print the verdict, and exit with its code.
+
+    With ``strict``, each requirement beyond the verdict too, and the code of "not verified" where one does not hold.
+    """
     with command(as_json=as_json):
-        from safegen.verification import verify
+        from safegen.verification import strict_checks, verify
 
         with Bars() as bars:
             verdict = verify(file, neural=neural, progress=bars)
+        checks = strict_checks(file, verdict, accept_listed=accept_listed) if strict else ()
         if as_json:
-            print_json(verdict.to_json())
+            print_json(verdict.to_json() | ({"strict": _strict_json(checks)} if strict else {}))
         else:
             _print_for_people(file, verdict)
-        raise typer.Exit(EXIT_CODE[verdict.verdict])
+            if strict:
+                _print_strict(checks)
+        raise typer.Exit(_exit_code(verdict, checks))
+
+
+def run_crjson(*, file: Path, trust_anchors: Path | None, tsa_anchors: Path | None) -> None:
+    """Print the file's crJSON, and nothing else, on standard output."""
+    with command(as_json=True):
+        from safegen.verification import crjson
+
+        print_json(crjson(file, trust_anchors=trust_anchors, tsa_anchors=tsa_anchors))
+
+
+def _exit_code(verdict: Verdict, checks: Sequence[Check]) -> int:
+    """The verdict's code, but that strict requirements decide between verified and not where it is one of the two."""
+    code = EXIT_CODE[verdict.verdict]
+    if not checks or code == EXIT_COULD_NOT_RUN:
+        return code
+    return EXIT_DONE if all(check.passed for check in checks) else EXIT_NOT_VERIFIED
+
+
+def _strict_json(checks: Sequence[Check]) -> dict[str, Json]:
+    requirements: list[Json] = [
+        {"id": c.id, "passed": c.passed, "summary": c.summary, "detail": c.detail} for c in checks
+    ]
+    return {"passed": all(check.passed for check in checks), "requirements": requirements}
+
+
+def _print_strict(checks: Sequence[Check]) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    failed = [check for check in checks if not check.passed]
+    if not failed:
+        console.print(f"[bold green]STRICT[/]  all {len(checks)} requirements hold")
+        return
+    console.print(f"[bold red]STRICT[/]  {len(failed)} of {len(checks)} requirements do not hold")
+    for check in failed:
+        console.print(f"  {_SIGN[Status.FAIL]} [dim]{check.id}[/] ", end="")
+        console.print(f"{check.summary}: {check.detail}", markup=False)
 
 
 def _print_for_people(file: Path, verdict: Verdict) -> None:
