@@ -14,7 +14,6 @@ from safegen.cli import cert, keys, ledger, policy, trust
 from safegen.cli import doctor as doctor_command
 from safegen.cli import generate as generate_command
 from safegen.cli import recover as recover_command
-from safegen.cli import resign as resign_command
 from safegen.cli import serve as serve_command
 from safegen.cli import verify as verify_command
 from safegen.cli import watermark as watermark_commands
@@ -73,9 +72,6 @@ def generate(
     label: Annotated[
         list[str] | None, typer.Option(help="Visible label to add to the policy's: eu, cn or in. Can be repeated.")
     ] = None,
-    probe: Annotated[
-        list[str] | None, typer.Option(help="Probe that may stop the run early: a name or a file. Can be repeated.")
-    ] = None,
     signer: Annotated[str, typer.Option(help="Signer URI: file:, env:, pkcs11:, awskms:, gcpkms: or callback:.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")] = False,
     as_json: JsonFlag = False,
@@ -83,8 +79,8 @@ def generate(
     """Generate a clip: moderated, marked in its latents, signed (C2PA) and recorded in the ledger."""
     generate_command.run(
         prompt=prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
-        steps=steps, image=image, video=video, model=model, policy=policy_pack, labels=label or [], probes=probe or [],
-        force=force, as_json=as_json, signer=signer,
+        steps=steps, image=image, video=video, model=model, policy=policy_pack, labels=label or [], force=force,
+        as_json=as_json, signer=signer,
     )  # fmt: skip
 
 
@@ -140,17 +136,6 @@ def recover(
 ) -> None:
     """Give a stripped file its credential back, found by its mark: as the parent of a new one, signed and recorded."""
     recover_command.run(file=file, output=output, sidecar=sidecar, force=force, as_json=as_json)
-
-
-@app.command(epilog=EXIT_CODES)
-def resign(
-    file: Annotated[Path, typer.Argument(help="A file of this home, with its credential.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, of the same format.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Sign a file of this home again, after a rotation or for a time-stamp: all earlier credentials stay in it."""
-    resign_command.run(file=file, output=output, force=force, as_json=as_json)
 
 
 @app.command(epilog=EXIT_CODES)
