@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from safegen.errors import PolicyError
 from safegen.policies.normalise import View
+
+
+class NotAvailableError(PolicyError):
+    """A classifier cannot run here at all: its package, model, key or service is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,10 @@ class Hit:
 
 
 class TextClassifier(Protocol):
-    """Scores texts. Anything that it raises, and any score outside [0, 1], counts as a failed run and blocks."""
+    """Scores texts. Anything that it raises, and any score outside [0, 1], counts as a failed run and blocks.
+
+    One with an attribute ``batch`` is given at most so many texts at a time.
+    """
 
     name: str
     version: str

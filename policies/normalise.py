@@ -8,45 +8,33 @@ linear time and never raises on any string, lone surrogates included.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
-_LOOKALIKES = {
-    "a": "аαɑ𐊠ᴀ",
-    "b": "Ьвʙ",
-    "c": "сϲᴄⅽ",
-    "d": "ԁɗᴅⅾ",
-    "e": "еєεɛҽᴇ℮",
-    "f": "ғƒꜰ",
-    "g": "ɡցɢԍ",
-    "h": "һհʜн",
-    "i": "іıιɩɪӏ",
-    "j": "јϳᴊ",
-    "k": "кκᴋқ",
-    "l": "ⅼʟ",
-    "m": "мᴍⅿ",
-    "n": "ոռɴпη",
-    "o": "оοσօᴏ",
-    "p": "рρᴘ",
-    "q": "ԛգ",
-    "r": "гʀᴦ",
-    "s": "ѕꜱƽ",
-    "t": "тτᴛ",
-    "u": "υսᴜц",
-    "v": "ѵνᴠⅴ",
-    "w": "ԝωᴡѡш",
-    "x": "хχⅹ",
-    "y": "уγүʏ",
-    "z": "ᴢʐ",
-    "-": "‐‑‒–—―−",
-    "'": "’‘ʼ`´",
-}
-_CONFUSABLE = {odd: plain for plain, odds in _LOOKALIKES.items() for odd in odds}
+from safegen.errors import PolicyError
+from safegen.policies.normalise_decoding import decodings
+
+_MAP = Path(__file__).parent / "data" / "lookalikes.map"
+
+
+def _lookalikes() -> dict[str, str]:
+    """Read which character looks like which plain one."""
+    try:
+        lines = _MAP.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise PolicyError(
+            f"the table of look-alike characters cannot be read: {exc}",
+            remedy="Reinstall safegen: its data files are damaged.",
+        ) from exc
+    pairs = (line.split("\t", 1) for line in lines if "\t" in line)
+    return {odd: plain for plain, odds in pairs for odd in odds}
+
+
+_CONFUSABLE = _lookalikes()
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _ROT13 = str.maketrans(_ALPHABET, _ALPHABET[13:] + _ALPHABET[:13])
@@ -54,6 +42,7 @@ _LEET = str.maketrans({
     "0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g",
     "@": "a", "$": "s", "!": "i", "|": "l", "+": "t", "€": "e", "£": "l",
 })  # fmt: skip
+_LEET_L = str.maketrans({"1": "l", "!": "l"})  # the other reading of these two
 _LEET_WORD = re.compile(r"[a-z0-9@$!|+€£]+")
 _LEET_SIGN = re.compile(r"[0-9@$!|+€£]")
 # Units, ordinals, resolutions and years are no disguises.
@@ -61,9 +50,9 @@ _PLAIN_NUMBER_WORD = re.compile(r"\d+(?:st|nd|rd|th|s|d|k|p|fps|mm|cm|km|m|x|hz|
 _SPELLED = re.compile(r"(?<![a-z0-9])[a-z0-9](?:[\s.\-_*·•,/\\|~+:;]{1,3}[a-z0-9](?![a-z0-9])){2,}")
 _LETTER = re.compile(r"[a-z]")
 _WORD_BREAK = re.compile(r"\s{2,}")
-_INNER_MARK = re.compile(r"(?<=[a-z])[.\-_*·•~|/\\'\"^]+(?=[a-z])")
+_INNER_MARK = re.compile(r"(?<=[a-z])(?:[^\w\s]|_)+(?=[a-z])")
 _STRETCHED = re.compile(r"([a-z])\1{2,}")
-_BASE64 = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_-]{12,}={0,2}")
+_MAX_SYMBOLS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +61,8 @@ class View:
 
     ``text`` is lower case; ``origin[i]`` is the index in the raw text that ``text[i]`` came from (None: the same
     index). ``spelled`` holds the spans of ``text`` that were joined from single letters and so carry no word
-    boundaries. ``reliable`` is false for views that read as words only by chance (reversed, rot13).
+    boundaries. ``reliable`` is false for views that read as words only by chance (reversed, rot13). ``written`` is the
+    raw text, in the first view of a text alone.
     """
 
     name: str
@@ -80,6 +70,7 @@ class View:
     origin: Sequence[int] | None = None
     spelled: tuple[tuple[int, int], ...] = ()
     reliable: bool = True
+    written: str = ""
 
     def raw_range(self, start: int, end: int) -> tuple[int, int]:
         """Return the range of the raw text behind ``text[start:end]``."""
@@ -145,14 +136,17 @@ def _edit(view: View, name: str, edits: list[tuple[int, int, str]], *, spelled: 
     return View(name, "".join(out), origin, tuple(marks), view.reliable)
 
 
-def _unleet(view: View) -> View:
-    """Read digits and signs as the letters that they look like, in words that hold a letter too."""
+def _unleet(view: View, first: dict[int, str] | None = None) -> View:
+    """Read digits and signs as the letters that they look like, in words that hold a letter too.
+
+    ``first``: readings that go before the usual ones.
+    """
     edits = []
     for found in _LEET_WORD.finditer(view.text):
         word = found[0].rstrip("!+|")
         if not _LEET_SIGN.search(word) or not _LETTER.search(word) or _PLAIN_NUMBER_WORD.fullmatch(word):
             continue
-        edits.append((found.start(), found.start() + len(word), word.translate(_LEET)))
+        edits.append((found.start(), found.start() + len(word), word.translate(first or {}).translate(_LEET)))
     return _edit(view, view.name if view.name == "joined" else "leet", edits) if edits else view
 
 
@@ -193,39 +187,57 @@ def _shift(spans: tuple[tuple[int, int], ...], removed: list[tuple[int, int, str
     return tuple(moved)
 
 
+def _named_symbols(view: View) -> View:
+    """Read pictographs by their Unicode names: a picture of a thing asks for that thing."""
+    edits = []
+    for at, char in enumerate(view.text):
+        if ord(char) > 0x2000 and unicodedata.category(char) == "So" and (name := unicodedata.name(char, "")):
+            edits.append((at, at + 1, f" {name.lower()} "))
+            if len(edits) == _MAX_SYMBOLS:
+                break
+    return _edit(view, "symbols", edits) if edits else view
+
+
 def _decoded(text: str) -> list[View]:
-    """Return readings of the parts that look like base64 and decode to printable text."""
+    """Return readings of the parts that are written in an encoding, each also without leet and gaps."""
     views = []
-    for token in list(_BASE64.finditer(text))[:16]:
-        body = token[0].rstrip("=").replace("-", "+").replace("_", "/")
-        try:
-            plain = base64.b64decode(body + "=" * (-len(body) % 4), validate=True).decode("utf-8")
-        except (binascii.Error, UnicodeDecodeError, ValueError):
-            continue
-        if len(plain) < 6 or not plain.isprintable() or (" " not in plain.strip() and not plain.isalpha()):
-            continue
+    for name, start, end, plain in decodings(text):
         inner = fold(plain)
-        scale = len(token[0]) / max(len(inner.text), 1)
-        views.append(View("base64", inner.text, [token.start() + int(i * scale) for i in range(len(inner.text))]))
+        scale = (end - start) / max(len(inner.text), 1)
+        view = View(name, inner.text, [start + int(i * scale) for i in range(len(inner.text))])
+        views.append(view)
+        bare = _join(_unleet(view))
+        if bare.text != view.text:
+            views.append(View(name, bare.text, bare.origin, bare.spelled))
     return [v for v in views if v.text]
 
 
 def views_of(text: str) -> tuple[View, ...]:
-    """Return the distinct views of ``text``, the plainest first: clean, leet, joined, base64, then rot13, reversed.
+    """Return the distinct views of ``text``, the plainest first.
 
-    Scores are the maximum over views. A view that equals an earlier one is left out, so plain English costs one or two.
+    clean, leet (two readings), joined, symbols, what is encoded (base64, hex, percent, entities, escapes); then those
+    that are no readings of honest text: rot13, reversed, and raw (lower case, look-alikes left in place). Scores are
+    the maximum over views. A view that equals an earlier one is left out, so plain English costs three.
     """
     clean = fold(text)
     leet = _unleet(clean)
     joined = _join(clean)
-    candidates = [clean, leet, joined, _join(leet), _unleet(joined), _without_marks(leet), *_decoded(text)]
+    candidates = [clean, leet, joined, _join(leet), _unleet(joined), _without_marks(leet)]
+    if leet is not clean and ("1" in clean.text or "!" in clean.text):
+        candidates.append(replace(_unleet(clean, _LEET_L), name="leet_l"))
+    if not clean.text.isascii():
+        candidates.append(_named_symbols(clean))
+    candidates.extend(_decoded(text))
     base = clean.origin if clean.origin is not None else range(len(clean.text))
     candidates.append(View("rot13", clean.text.translate(_ROT13), clean.origin, (), False))
     candidates.append(View("reversed", clean.text[::-1], base[::-1], (), False))
+    if not text.isascii():
+        lowered = [(i, low) for i, char in enumerate(text) for low in char.lower()]
+        candidates.append(View("raw", "".join(low for _, low in lowered), [i for i, _ in lowered], (), False))
     seen: set[str] = set()
     kept = []
     for view in candidates:
         if view.text not in seen:
             seen.add(view.text)
             kept.append(view)
-    return tuple(kept)
+    return tuple(replace(view, written=text) if at == 0 else view for at, view in enumerate(kept))

@@ -147,6 +147,7 @@ class ClassifierRun:
     status: RunStatus
     milliseconds: float
     detail: str = ""
+    required: bool = True  # by the policy: without it nothing passes
 
     def to_json(self) -> dict[str, Json]:
         """Return the run as plain JSON values."""
@@ -157,6 +158,7 @@ class ClassifierRun:
             "status": str(self.status),
             "milliseconds": round(self.milliseconds, 2),
             "detail": self.detail,
+            "required": self.required,
         }
 
 
