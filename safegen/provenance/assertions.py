@@ -153,7 +153,8 @@ class Generation:
     """``org.safegen.generation``: which clip this is, and how it came to be.
 
     ``prompt_commitment`` is what ``safegen.keys.commit_text`` returns; its salt is left out. ``matched`` are the
-    algorithms of the marks by which a lost credential was found again.
+    algorithms of the marks by which a lost credential was found again. ``consents`` are (id, SHA-256) of the consent
+    records under which a likeness was drawn (docs/consent.md).
     """
 
     content_id: ContentId
@@ -161,6 +162,7 @@ class Generation:
     run_id: str = ""
     prompt_commitment: Mapping[str, str] | None = None
     matched: tuple[str, ...] = ()
+    consents: tuple[tuple[str, str], ...] = ()
     label: ClassVar[str] = GENERATION_LABEL
     created: ClassVar[bool] = True
 
@@ -177,6 +179,8 @@ class Generation:
         if self.matched:
             data["softBindingsMatched"] = True
             data["softBindingAlgorithmsMatched"] = list(self.matched)
+        if self.consents:
+            data["consents"] = [{"id": name, "alg": "sha256", "hash": digest} for name, digest in self.consents]
         return data
 
     def to_cbor(self, _references: References) -> dict[str, Any]:

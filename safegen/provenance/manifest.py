@@ -221,6 +221,8 @@ class ManifestSpec:
     ingredients: tuple[InputFile, ...] = ()
     visible_labels: tuple[str, ...] = ()  # texts drawn onto the frames
     metadata_labels: tuple[str, ...] = ()  # records written into the container, by name
+    consents: tuple[tuple[str, str], ...] = ()  # id and SHA-256 of the consent records that the clip rests on
+    alterations: tuple[str, ...] = ()  # what moderation did to the frames, a sentence each
 
     def __post_init__(self) -> None:
         if self.when.tzinfo is None:
@@ -249,7 +251,7 @@ class ManifestSpec:
         said: list[Assertion] = [
             Actions(self._actions()),
             AiDisclosure(self.model.name, self.model.identifier),
-            Generation(self.content_id, str(self.mode), self.run_id, self.prompt_commitment),
+            Generation(self.content_id, str(self.mode), self.run_id, self.prompt_commitment, consents=self.consents),
         ]
         if self.soft_binding is not None:
             said.append(self.soft_binding)
@@ -280,6 +282,8 @@ class ManifestSpec:
         if self.soft_binding is not None:
             description = f"Invisible watermark {self.soft_binding.alg} embedded during generation"
             actions.append(ManifestAction(ActionName.WATERMARKED, description, SAFEGEN, self.when))
+        for description in self.alterations:
+            actions.append(ManifestAction(ActionName.EDITED, description, SAFEGEN, self.when, COMPOSITE))
         if self.visible_labels:
             description = f"Visible label on every frame: {', '.join(self.visible_labels)}"
             actions.append(ManifestAction(ActionName.ADDED_TEXT, description, SAFEGEN, self.when, TEXT_BY_SOFTWARE))
