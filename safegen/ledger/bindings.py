@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
+from safegen.ledger import likeness
 from safegen.ledger.entry import Event, EventKind
 from safegen.ledger.models import soft_bindings
 from safegen.types import ContentId, soft_binding_alg
@@ -66,4 +67,15 @@ def binding_of(index: int, event: Event) -> Binding | None:
         return None
     if not isinstance(manifest_id, str) or not 0 < len(manifest_id) <= MAX_ID:
         return None
+    if "\0" in scheme + manifest_id:  # what no database need hold
+        return None
     return Binding(index, soft_binding_alg(scheme), str(event.content_id), manifest_id)
+
+
+def record(connection: Connection, index: int, event: Event) -> None:
+    """Add to the indexes what an entry says of its clip: its mark, and what it looks like."""
+    binding, alike = binding_of(index, event), likeness.rows_of(index, event)
+    if binding is not None:
+        connection.execute(INSERT, binding.row())
+    if alike:
+        connection.execute(likeness.INSERT, alike)

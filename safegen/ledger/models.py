@@ -90,6 +90,16 @@ soft_bindings = Table(
 ``value`` is random enough to find a row without the algorithm's name, which would make the index three times as large.
 """
 
+hash_bands = Table(
+    "hash_bands",
+    metadata,
+    Column("key", Integer, nullable=False),
+    Column("entry", Big, nullable=False),
+    PrimaryKeyConstraint("key", "entry"),
+    sqlite_with_rowid=False,
+)
+"""An index: a piece of a video hash (``safegen.ledger.likeness``), and a clip that has it. No evidence either."""
+
 SQLITE_TRIGGERS = frozenset(
     {
         *(f"{table}_no_{what}" for table in ("entries", "checkpoints", "nodes") for what in ("update", "delete")),

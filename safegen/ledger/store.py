@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from sqlalchemy import Connection, Engine, Row, Select, bindparam, func, insert, select, update
 
 from safegen.errors import LedgerError
-from safegen.ledger import bindings, merkle, schema
+from safegen.ledger import bindings, likeness, merkle, schema
 from safegen.ledger.audit import LedgerReport, audit, column_faults
 from safegen.ledger.bindings import Binding
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, default_origin, open_checkpoint, sign_checkpoint
@@ -122,9 +122,7 @@ class Ledger:
             digest = merkle.leaf_hash(leaf)
             _refuse_duplicate(connection, event)
             connection.execute(_INSERT_ENTRY, _row(event, index, time, leaf, digest))
-            binding = bindings.binding_of(index, event)
-            if binding is not None:
-                connection.execute(bindings.INSERT, binding.row())
+            bindings.record(connection, index, event)
             tiles = [
                 {"level": level, "position": position, "hash": node.hex()}
                 for level, position, node in frontier.push(digest)
@@ -234,7 +232,19 @@ class Ledger:
         found = self._bindings(bindings.BY_MANIFEST, {"manifest_id": manifest_id})
         return found[0] if found else None
 
+    def find_alike(self, keys: Sequence[int], most: int) -> list[Entry]:
+        """The entries of clips whose video hashes share most of ``keys`` (``likeness.keys_of``): candidates, no answer.
+
+        ``most`` at most, best first; raises as ``find_content``.
+        """
+        with reading(self._engine) as connection:
+            indices = likeness.candidates(connection, keys, most)
+        found = {e.index: e for e in self._intact(select(entries).where(entries.c.idx.in_(indices)))} if indices else {}
+        return [found[index] for index in indices if index in found]
+
     def _bindings(self, query: Select[Any], parameters: dict[str, object]) -> list[Binding]:
+        if any("\0" in str(value) for value in parameters.values()):
+            return []  # PostgreSQL holds no such text, and SQLite none of ours
         with reading(self._engine) as connection:
             found = [Binding(**row._mapping) for row in connection.execute(query, parameters)]
         for binding in found:
