@@ -190,14 +190,15 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class SoftBinding:
-    """``c2pa.soft-binding``: a watermark's algorithm (reverse DNS) and the value it carries, as text.
+    """``c2pa.soft-binding``: a watermark's or a fingerprint's algorithm (reverse DNS) and its value, as text.
 
-    The value of ours is the hex of the mark's payload. A file holds the bytes; the library's JSON can only hold the
-    text.
+    The value of ours is the hex of the mark's payload, or of a video hash. A file holds the bytes; the library's JSON
+    can only hold the text.
     """
 
     alg: str
     value: str
+    name: str = "safegen in-latent watermark"
     label: ClassVar[str] = "c2pa.soft-binding"
     created: ClassVar[bool] = True
 
@@ -214,7 +215,7 @@ class SoftBinding:
 
     def _form(self, value: Any, pad: Any) -> dict[str, Any]:
         blocks = [{"scope": {}, "value": value}]
-        return {"alg": self.alg, "name": "safegen in-latent watermark", "blocks": blocks, "pad": pad}
+        return {"alg": self.alg, "name": self.name, "blocks": blocks, "pad": pad}
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,6 +217,7 @@ class ManifestSpec:
     when: dt.datetime
     run_id: str = ""
     soft_binding: SoftBinding | None = None
+    fingerprint: SoftBinding | None = None  # a second one, taken from the pictures instead of put into them
     prompt_commitment: Mapping[str, str] | None = None
     ingredients: tuple[InputFile, ...] = ()
     visible_labels: tuple[str, ...] = ()  # texts drawn onto the frames
@@ -253,8 +254,7 @@ class ManifestSpec:
             AiDisclosure(self.model.name, self.model.identifier),
             Generation(self.content_id, str(self.mode), self.run_id, self.prompt_commitment, consents=self.consents),
         ]
-        if self.soft_binding is not None:
-            said.append(self.soft_binding)
+        said += [binding for binding in (self.soft_binding, self.fingerprint) if binding is not None]
         said.append(TrainingMining())
         return Manifest(self.title, str(self.media_format), tuple(said), self.ingredients)
 

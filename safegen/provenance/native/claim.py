@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -112,8 +113,11 @@ def _assertions(manifest: Manifest, ingredients: Ingredients) -> tuple[list[Supe
     references = {ingredient.instance_id: hashed_uri(made) for ingredient, made in named}
     created: list[Superbox] = []
     gathered = list(ingredients.assertions)
+    seen: Counter[str] = Counter()
     for item in manifest.assertions:
         salt = secrets.token_bytes(_SALT_BYTES)
-        made = jumbf.cbor_box(jumbf.CBOR, item.label, item.to_cbor(references), salt=salt)
+        label = f"{item.label}__{seen[item.label]}" if seen[item.label] else item.label
+        seen[item.label] += 1
+        made = jumbf.cbor_box(jumbf.CBOR, label, item.to_cbor(references), salt=salt)
         (created if item.created else gathered).append(made)
     return created, gathered
