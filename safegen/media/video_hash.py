@@ -59,6 +59,12 @@ class VideoHash:
         """Read hashes that follow each other without a gap. Raises MediaError if these are none."""
         return cls(tuple(value[at : at + SIZE] for at in range(0, len(value), SIZE)))
 
+    def few(self, count: int) -> VideoHash:
+        """At most ``count`` of the hashes, spread over the clip."""
+        last = len(self.windows) - 1
+        chosen = sorted({round(n * last / max(1, count - 1)) for n in range(count)})
+        return VideoHash(tuple(self.windows[n] for n in chosen))
+
     def distance(self, kept: VideoHash) -> int:
         """As ``Look.distance``, for hashes whose clip is not at hand."""
         return _distance(_unpacked(self.windows), kept)
