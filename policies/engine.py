@@ -147,6 +147,15 @@ class Engine:
             return Context(frozenset(), frozenset(topics), type(exc).__name__)
         return Context(frozenset().union(*words), frozenset(topics))
 
+    def people(self, texts: Iterable[tuple[str, str]]) -> frozenset[str]:
+        """Return the names in the texts, given as (source, text), that are judged; PolicyError if none can be read."""
+        from safegen.policies.naming import people_in
+
+        held = self._text.get("lexicon")
+        lexicon = held if isinstance(held, Lexicon) else Lexicon.load()
+        names = [people_in(lexicon, views_of(text)) for source, text in texts if not _negative(source)]
+        return frozenset().union(*names)
+
     def refuse_embeddings(self) -> NoReturn:
         """Refuse a prompt that is given as embeddings without its text: no classifier can read it. BlockedError."""
         reason = Reason("embeddings_without_text", Action.BLOCK, 1.0, 1.0, "prompt", "engine")

@@ -20,10 +20,12 @@ import yaml
 from safegen.errors import PolicyError
 from safegen.policies.hits import Hit
 from safegen.policies.normalise import View
+from safegen.policies.persons import find_people, load_names
 
 DATA = Path(__file__).parent / "data"
 _TOKEN = re.compile(r"[^\W_]+(?:'[a-z]+)?", re.UNICODE)
 _BENIGN_PHRASES = "benign_phrases"
+_NAMED = "named_people"  # found by persons.py, not by a list
 _MAX_WORDS = 5
 _MIN_SPELLED = 4  # letters: shorter terms turn up by chance inside letters that were joined
 
@@ -117,8 +119,9 @@ class Lexicon:
                 f"the word lists in {folder} cannot be read: {exc}",
                 remedy="Reinstall safegen: its data files are damaged.",
             ) from exc
+        load_names()
         named = {n for r in rules for group in (*r.every, r.unless) for n in group}
-        missing = sorted(n for n in named if not lists.get(n))
+        missing = sorted(n for n in named - {_NAMED} if not lists.get(n))
         if missing:
             raise PolicyError(f"word lists missing or empty in {folder}: {', '.join(missing)}")
         return cls(lists, rules, digest.hexdigest(), version)
@@ -131,9 +134,9 @@ class Lexicon:
         """Return the names of the word lists of which a term occurs in any view of one text."""
         return frozenset(name for view in views for name in self._find(view))
 
-    def terms_in(self, views: Sequence[View], name: str) -> frozenset[str]:
-        """Return the terms of one list that occur in any view of one text, as the views spell them."""
-        return frozenset(v.text[m.start : m.end] for v in views for m in self._find(v).get(name, ()))
+    def ranges_in(self, view: View, name: str) -> list[tuple[int, int]]:
+        """Return where the terms of one list occur in a view's text."""
+        return [(m.start, m.end) for m in self._find(view).get(name, ())]
 
     def _judge(self, view: View) -> list[Hit]:
         found = self._find(view)
@@ -169,7 +172,10 @@ class Lexicon:
                     found.setdefault(name, []).append(_Match(start, end, i))
         for start, end in view.spelled:
             self._find_spelled(view.text, start, end, found)
-        return _without_benign_phrases(found)
+        found = _without_benign_phrases(found)
+        if view.reliable and (people := find_people(view.text, words)):
+            found[_NAMED] = [_Match(*person) for person in people]
+        return found
 
     def _find_spelled(self, text: str, start: int, end: int, found: dict[str, list[_Match]]) -> None:
         """Look for terms anywhere inside letters that were joined: their word boundaries are lost."""
