@@ -217,21 +217,22 @@ class Verifier:
             return Finding(Basis.LEDGER, Status.ABSENT, summary, {"content_id": content_id}), None
         evidence: dict[str, Json] = {"entry": entry.index, "time": entry.time, "leaf_hash": entry.leaf_hash}
         problems = list(_entry_problems(ledger, entry, keys, evidence))
-        restored: Entry | None = None
+        rewritten: tuple[Entry, ...] = ()
         if metadata.ours:
-            restored = _restoration(path, about, metadata, evidence)
-            if restored is None:
+            rewritten = _rewritten(path, about, metadata, evidence)
+            if not rewritten:
                 problems += _file_problems(path, entry, metadata, evidence)
-            else:
-                problems += _entry_problems(ledger, restored, keys, evidence)
+            for later in rewritten:
+                problems += _entry_problems(ledger, later, keys, evidence)
         elif metadata.finding.status is not Status.FAIL:
             problems += self._kept_manifest_problems(path, entry, keys, evidence)
         if problems:
             return Finding(Basis.LEDGER, Status.FAIL, " ".join(problems), evidence), entry.index
         summary = f"Entry {entry.index} of {entry.time} records this clip and lies under the signed checkpoint."
-        if restored is not None:
+        if rewritten:
+            what = "given back" if rewritten[0].kind == "recovered" else "signed again with"
             summary = (
-                f"Entry {restored.index} of {restored.time} records that this file was given back the credential of"
+                f"Entry {rewritten[0].index} of {rewritten[0].time} records that this file was {what} the credential of"
                 f" the clip of entry {entry.index}; both lie under the signed checkpoint."
             )
         return Finding(Basis.LEDGER, Status.PASS, summary, evidence), entry.index
@@ -340,17 +341,27 @@ def _entry_problems(ledger: Ledger, entry: Entry, keys: Sequence[KeyStore], evid
     return ["The checkpoint over the entry is not signed by this home's ledger key."]
 
 
-def _restoration(path: Path, about: Sequence[Entry], metadata: _Metadata, evidence: dict[str, Json]) -> Entry | None:
-    """The entry that records this very file, with this manifest, as one that was given a credential back."""
+def _rewritten(
+    path: Path, about: Sequence[Entry], metadata: _Metadata, evidence: dict[str, Json]
+) -> tuple[Entry, ...]:
+    """The entries that lead from the clip to this very file: it was given a credential back, or was signed again.
+
+    The one that records the file, with this manifest, comes first; empty where the clip itself is what it must be.
+    """
     manifest_id = None if metadata.credential is None else metadata.credential.manifest_id
-    candidates = [e for e in about if e.kind == "recovered" and e.body.get("manifest_id") == manifest_id]
+    later = {e.index: e for e in about if e.kind in ("recovered", "resigned")}
+    candidates = [e for e in later.values() if e.body.get("manifest_id") == manifest_id]
     if not candidates:
-        return None
+        return ()
     evidence["sha256"] = digest = _sha256(path)
-    found = next((e for e in candidates if e.event.asset_sha256 == digest), None)
-    if found is not None:
-        evidence["restored"] = found.index
-    return found
+    at = next((e for e in candidates if e.event.asset_sha256 == digest), None)
+    found: list[Entry] = []
+    while at is not None and at not in found:
+        found.append(at)
+        evidence.setdefault("restored" if at.kind == "recovered" else "resigned", at.index)
+        previous = at.body.get("previous_entry")
+        at = later.get(previous) if isinstance(previous, int) else None
+    return tuple(found)
 
 
 def _file_problems(path: Path, entry: Entry, metadata: _Metadata, evidence: dict[str, Json]) -> list[str]:

@@ -14,6 +14,7 @@ from safegen.cli import cert, keys, ledger, policy, trust
 from safegen.cli import doctor as doctor_command
 from safegen.cli import generate as generate_command
 from safegen.cli import recover as recover_command
+from safegen.cli import resign as resign_command
 from safegen.cli import serve as serve_command
 from safegen.cli import verify as verify_command
 from safegen.cli import watermark as watermark_commands
@@ -136,6 +137,17 @@ def recover(
 ) -> None:
     """Give a stripped file its credential back, found by its mark: as the parent of a new one, signed and recorded."""
     recover_command.run(file=file, output=output, sidecar=sidecar, force=force, as_json=as_json)
+
+
+@app.command(epilog=EXIT_CODES)
+def resign(
+    file: Annotated[Path, typer.Argument(help="A file of this home, with its credential.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, of the same format.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Sign a file of this home again, after a rotation or for a time-stamp: all earlier credentials stay in it."""
+    resign_command.run(file=file, output=output, force=force, as_json=as_json)
 
 
 @app.command(epilog=EXIT_CODES)

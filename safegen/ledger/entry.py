@@ -39,6 +39,7 @@ class EventKind(StrEnum):
     WITHDRAWN = "withdrawn"
     REVIEWED = "reviewed"
     RECOVERED = "recovered"
+    RESIGNED = "resigned"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,15 @@ def report_on(path: Path, media_format: str, store: bytes, anchors_pem: str) -> 
     return report
 
 
+def manifest_ids(path: Path) -> tuple[str, ...]:
+    """Return the URNs of all manifests that a file carries. Raises ProvenanceError."""
+    try:
+        with path.open("rb") as stream, c2pa.Reader(guess_format(path), stream, None, make_context()) as reader:
+            return tuple(json.loads(reader.json())["manifests"])
+    except (c2pa.C2paError, ValueError, KeyError) as error:
+        raise ProvenanceError(f"the manifests of {path} cannot be read: {error}") from error
+
+
 def add_ingredients(builder: Any, ingredients: Iterable[Ingredient]) -> None:
     """Add what definitions leave out: files as streams, so that their manifests come along, and kept manifests.
 

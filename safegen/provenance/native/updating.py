@@ -29,9 +29,13 @@ _OTHERWISE: Final = "Update it with the backend c2pa-python."
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """A signed file: see ``streaming.Container``. ``earlier`` are the manifests that the new store begins with."""
+    """A signed file: see ``streaming.Container``.
+
+    ``earlier`` are the manifests that the new store begins with, ``original`` those that stay in one of their own.
+    """
 
     earlier: tuple[Superbox, ...]
+    original: tuple[Superbox, ...]
     head: tuple[Piece, ...]
     tail: tuple[Piece, ...]
     wrap: Callable[[bytes], bytes]
@@ -70,7 +74,7 @@ def bmff(source: BinaryIO) -> Updated:
     behind = at + len(_PURPOSES[1])
     head = (Piece(0, at, hashed=False), renamed, Piece(behind, end - behind, hashed=False))
     earlier = () if last is None else manifests(read[1][2])
-    return Updated(earlier, head, (), _update_box, lambda size: 8 + len(_UPDATE_HEAD) + size)
+    return Updated(earlier, manifests(read[0][2]), head, (), _update_box, lambda size: 8 + len(_UPDATE_HEAD) + size)
 
 
 def png(source: BinaryIO) -> Updated:
@@ -83,7 +87,7 @@ def png(source: BinaryIO) -> Updated:
     earlier = manifests(_read(source, start + 8, length))
     end = start + length + CHUNK
     tail = (Piece(end, size - end, hashed=False),)
-    return Updated(earlier, (Piece(0, start, hashed=False),), tail, wrap_chunk, lambda size: size + CHUNK)
+    return Updated(earlier, (), (Piece(0, start, hashed=False),), tail, wrap_chunk, lambda size: size + CHUNK)
 
 
 def jpeg(source: BinaryIO) -> Updated:
@@ -98,7 +102,7 @@ def jpeg(source: BinaryIO) -> Updated:
     parts = [_read(source, at + SEGMENT_HEAD, stop - at - SEGMENT_HEAD) for at, stop in segments]
     earlier = manifests(parts[0] + b"".join(part[BOX_HEAD:] for part in parts[1:]))
     tail = (Piece(end, size - end, hashed=False),)
-    return Updated(earlier, (Piece(0, start, hashed=False),), tail, wrap_segments, wrapped_segments_size)
+    return Updated(earlier, (), (Piece(0, start, hashed=False),), tail, wrap_segments, wrapped_segments_size)
 
 
 UPDATED: Final[dict[MediaFormat, Callable[[BinaryIO], Updated]]] = {

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 from safegen.errors import MediaError, ProvenanceError, SafegenError
 from safegen.keys.files import fsync_folder
 from safegen.provenance.manifest import MediaFormat, Statement
-from safegen.provenance.native import streaming
+from safegen.provenance.native import jumbf, streaming
 from safegen.provenance.native.bmff import Bmff, ReservedRoom
 from safegen.provenance.native.claim import Draft, Ingredients
 from safegen.provenance.native.cose import ClaimSigner, Evidence
@@ -33,7 +33,7 @@ _CONTAINERS: Final[dict[MediaFormat, Callable[[BinaryIO], Container]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written: the manifest store (JUMBF bytes) and the URN of its active manifest."""
+    """What was written: all of the file's manifests as one store (JUMBF bytes), and the URN of the active one."""
 
     manifest_bytes: bytes
     manifest_id: str
@@ -89,6 +89,10 @@ def write(source: Path, target: BinaryIO, request: Request) -> Written:
             target.seek(at)
             target.write(container.wrap(manifest))
             target.seek(0, os.SEEK_END)
+            if isinstance(container, Updated) and container.original:
+                manifest = jumbf.superbox(
+                    jumbf.STORE, "c2pa", *(m.raw for m in (*container.original, *jumbf.manifests(manifest)))
+                )
     except OSError as error:
         raise ProvenanceError(
             f"signing {source} failed: {error}", remedy="Check that the file can be read, and the free space."
