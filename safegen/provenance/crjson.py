@@ -7,23 +7,24 @@ is put right.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-import c2pa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from safegen.errors import InputError, UnreadableMediaError, VerificationError
 from safegen.provenance.certificates import read_certificates
-from safegen.provenance.engine import guess_format, make_context
 from safegen.provenance.read import find_sidecar
+from safegen.provenance.reading import Reading
+from safegen.provenance.report import clean
+from safegen.provenance.sandbox import ReadLimits
 from safegen.version import __version__
 
 CONTEXT: Final = {"@vocab": "https://c2pa.org/crjson", "extras": "https://c2pa.org/crjson/extras"}
 
 _SIGNER: Final = ("signingCredential.trusted", "signingCredential.untrusted")
 _STAMP: Final = "timeStamp.trusted"
+_NOTHING: Final = frozenset({"ManifestNotFound", "NotSupported"})
 _GROUPS: Final = ("success", "informational", "failure")
 
 
@@ -35,10 +36,17 @@ def read_crjson(path: Path, *, signers_pem: str = "", authorities_pem: str = "")
     fetched. Raises UnreadableMediaError if there is no file to read, VerificationError if what it carries cannot be
     read as manifests at all.
     """
-    both = _read(path, signers_pem + authorities_pem)
-    if signers_pem and authorities_pem:
-        _keep_apart(both, _read(path, signers_pem), _read(path, authorities_pem))
-    return both
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise UnreadableMediaError(f"{path} is empty", remedy="Give a media file.")
+            read = _Reader(file, path)
+            both = read(signers_pem + authorities_pem)
+            if signers_pem or authorities_pem:
+                _keep_apart(both, read(signers_pem), read(authorities_pem))
+            return both
+    except OSError as error:
+        raise UnreadableMediaError(f"cannot read {path}: {error}", remedy="Give a readable media file.") from error
 
 
 def read_anchors(path: Path) -> str:
@@ -50,36 +58,33 @@ def read_anchors(path: Path) -> str:
     return "".join(c.public_bytes(Encoding.PEM).decode() for c in read_certificates(content, str(path)))
 
 
-def _read(path: Path, anchors_pem: str) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise UnreadableMediaError(f"{path} is empty", remedy="Give a media file.")
-            found = _document(file, path, None, anchors_pem)
-            if not found["manifests"] and (beside := find_sidecar(path)) is not None:
-                found = _document(file, path, beside, anchors_pem)
-            return found
-    except OSError as error:
-        raise UnreadableMediaError(f"cannot read {path}: {error}", remedy="Give a readable media file.") from error
+class _Reader:
+    """One file, read with different anchors. The bounds on time and memory are those of ``read_credential``."""
 
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._path = path
+        self._reading = Reading(file, path, (), ReadLimits.from_environment())
 
-def _document(file: Any, path: Path, manifest: bytes | None, anchors_pem: str) -> dict[str, Any]:
-    file.seek(0)
-    try:
-        with c2pa.Reader(guess_format(path), file, manifest, make_context(anchors_pem)) as reader:
-            found = json.loads(reader.crjson())
-    except (c2pa.C2paError.ManifestNotFound, c2pa.C2paError.NotSupported):
-        generator = {"name": "safegen", "version": __version__}
-        return {"@context": dict(CONTEXT), "manifests": [], "jsonGenerator": generator}
-    except (c2pa.C2paError, ValueError, RecursionError) as error:
-        why = "".join(c if c.isprintable() else "\ufffd" for c in str(error)[:500])
-        raise VerificationError(
-            f"the manifests of {path} cannot be read: {why}",
-            remedy="They are damaged beyond what crJSON can say, or lie on a network, which is never asked.",
-        ) from error
-    if not isinstance(found, dict) or not isinstance(found.get("manifests"), list):
-        raise VerificationError(f"the C2PA library's crJSON of {path} has no manifests")
-    return found
+    def __call__(self, anchors_pem: str) -> dict[str, Any]:
+        found = self._document(None, anchors_pem)
+        if not found["manifests"] and (beside := find_sidecar(self._path)) is not None:
+            found = self._document(beside, anchors_pem)
+        return found
+
+    def _document(self, manifest: bytes | None, anchors_pem: str) -> dict[str, Any]:
+        report = self._reading.report(anchors_pem, manifest, crjson=True)
+        if report.error in _NOTHING:
+            generator = {"name": "safegen", "version": __version__}
+            return {"@context": dict(CONTEXT), "manifests": [], "jsonGenerator": generator}
+        if report.error:
+            raise VerificationError(
+                f"the manifests of {self._path} cannot be read: {clean(report.problem)}",
+                remedy="They are damaged beyond what crJSON can say, or lie on a network, which is never asked.",
+            )
+        found = report.store
+        if not isinstance(found, dict) or not isinstance(found.get("manifests"), list):
+            raise VerificationError(f"the C2PA library's crJSON of {self._path} has no manifests")
+        return found
 
 
 def _keep_apart(both: dict[str, Any], signers: dict[str, Any], authorities: dict[str, Any]) -> None:
@@ -87,27 +92,39 @@ def _keep_apart(both: dict[str, Any], signers: dict[str, Any], authorities: dict
     for at, manifest in enumerate(both["manifests"]):
         # With the signers' list alone a stamped, expired certificate may look untrusted: so the question is not
         # whether that list vouches for the signer, but whether the other one does in its place.
-        by_signers, by_authorities = _entries(signers, at), _entries(authorities, at)
+        by_signers, by_authorities = _codes(_results(signers, at)), _codes(_results(authorities, at))
         wrong_signer = _SIGNER[0] in by_authorities and _SIGNER[0] not in by_signers
         wrong_stamp = _STAMP in by_signers and _STAMP not in by_authorities
         if wrong_stamp:
             # The time counts for whether a certificate was in force: only a reading without that list says it right.
-            manifest["validationResults"] = authorities["manifests"][at]["validationResults"]
+            manifest["validationResults"] = _results(authorities, at)
         if wrong_stamp or wrong_signer:
-            _put_signer(manifest["validationResults"], trusted=_SIGNER[0] in by_signers)
+            _put_signer(_results(both, at), trusted=_SIGNER[0] in by_signers)
 
 
-def _entries(document: dict[str, Any], at: int) -> set[str]:
-    """The codes of success of one manifest."""
-    results = document["manifests"][at].get("validationResults") or {}
-    return {entry["code"] for entry in results.get("success") or ()}
+def _results(document: dict[str, Any], at: int) -> dict[str, Any]:
+    """The validation results of one manifest. VerificationError if two readings of a file differ in more than trust."""
+    try:
+        found = document["manifests"][at]["validationResults"]
+        if not all(isinstance(entry["code"], str) for group in _GROUPS for entry in found[group]):
+            raise TypeError("a code that is no text")
+    except (LookupError, TypeError) as error:
+        raise VerificationError(
+            "the C2PA library's crJSON is not as specified", remedy="Verify the file alone."
+        ) from error
+    results: dict[str, Any] = found
+    return results
+
+
+def _codes(results: dict[str, Any]) -> set[str]:
+    return {entry["code"] for entry in results["success"]}
 
 
 def _put_signer(results: dict[str, Any], *, trusted: bool) -> None:
     """Replace what ``results`` say of the signer."""
     said = [entry for group in _GROUPS for entry in results[group] if entry["code"] in _SIGNER]
     for group in _GROUPS:
-        results[group] = [entry for entry in results[group] if entry["code"] not in _SIGNER]
+        results[group][:] = [entry for entry in results[group] if entry["code"] not in _SIGNER]
     where = {"url": said[0]["url"]} if said and "url" in said[0] else {}
     code, group = (_SIGNER[0], "success") if trusted else (_SIGNER[1], "failure")
     results[group].append({"code": code, **where, "explanation": f"signing certificate {code.rsplit('.')[-1]}"})

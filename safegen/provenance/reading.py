@@ -47,19 +47,19 @@ class Reading:
         large = size >= hard_binding.LARGE and bool(found.boxes)
         self._large = LargeFile(file, found.boxes, self._deadline) if large and self._ordinary else None
 
-    def report(self, anchors: str, manifest: bytes | None) -> Report:
-        """Read the file's manifests, or ``manifest`` in their place."""
+    def report(self, anchors: str, manifest: bytes | None, *, crjson: bool = False) -> Report:
+        """Read the file's manifests, or ``manifest`` in their place; as crJSON on demand."""
         if not self._ordinary or (manifest is not None and not is_ordinary_store(manifest)):
             left = max(self._deadline - time.monotonic(), 0.01)
-            task = Task(self._path, anchors, manifest, self._fragments)
+            task = Task(self._path, anchors, manifest, self._fragments, crjson)
             answer = sandbox.run(task, self._limits, left)
             return Report(answer.get("store"), str(answer.get("error", "")), str(answer.get("problem", "")))
         try:
-            if self._large is not None:
+            if self._large is not None and not crjson:
                 found = _examine(self._large.thinned(), self._path, anchors, manifest, detailed=True)
                 if found.error or self._large.settle(found.store["report"], found.store["details"]):
                     return Report(found.store and found.store["report"], found.error, found.problem)
-            return _examine(_Watched(self._file, self._deadline), self._path, anchors, manifest)
+            return _examine(_Watched(self._file, self._deadline), self._path, anchors, manifest, crjson=crjson)
         except OutOfTimeError:
             answer = sandbox.too_slow(self._seconds)
             return Report(None, answer["error"], answer["problem"])
@@ -70,18 +70,20 @@ def examine_whole(task: Task, seconds: float) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
     with task.path.open("rb") as file:
         if not task.fragments:
-            found = _examine(_Watched(file, deadline), task.path, task.anchors, task.manifest)
+            found = _examine(_Watched(file, deadline), task.path, task.anchors, task.manifest, crjson=task.crjson)
         else:
             found = _examine_fragments(file, task, deadline)
     return {"store": found.store, "error": found.error, "problem": found.problem}
 
 
-def _examine(stream: Any, path: Path, anchors: str, manifest: bytes | None, *, detailed: bool = False) -> Report:
-    """Read with the library; ``detailed``: both of its reports."""
+def _examine(
+    stream: Any, path: Path, anchors: str, manifest: bytes | None, *, detailed: bool = False, crjson: bool = False
+) -> Report:
+    """Read with the library; ``detailed``: both of its reports; ``crjson``: its view for other tools instead."""
     stream.seek(0)
     try:
         with c2pa.Reader(guess_format(path), stream, manifest, make_context(anchors)) as reader:
-            store = json.loads(reader.json())
+            store = json.loads(reader.crjson() if crjson else reader.json())
             if detailed:
                 store = {"report": store, "details": json.loads(reader.detailed_json())}
     except (c2pa.C2paError, ValueError, RecursionError) as error:

@@ -55,12 +55,13 @@ class ReadLimits:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the process is to read, and with which anchors."""
+    """What the process is to read, and with which anchors; ``crjson``: in which form it answers."""
 
     path: Path
     anchors: str
     manifest: bytes | None
     fragments: Sequence[Path]
+    crjson: bool = False
 
 
 def run(task: Task, limits: ReadLimits, seconds: float) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def run(task: Task, limits: ReadLimits, seconds: float) -> dict[str, Any]:
         "anchors": task.anchors,
         "manifest": None if task.manifest is None else task.manifest.hex(),
         "fragments": [os.fspath(p.absolute()) for p in task.fragments],
+        "crjson": task.crjson,
         "memory": limits.memory,
         "seconds": seconds,
     }
@@ -119,6 +121,7 @@ def main() -> None:
         request["anchors"],
         None if manifest is None else bytes.fromhex(manifest),
         [Path(p) for p in request["fragments"]],
+        request["crjson"],
     )
     answer = json.dumps(examine_whole(task, request["seconds"]))
     if len(answer) > MAX_ANSWER:
