@@ -140,8 +140,7 @@ class Engine:
         """Return what pictures are judged together with: the word lists and the categories that the texts reach."""
         topics = {c for c, score in case.scores.items() if c in self.pack.rules and self.pack.rules[c].lowest <= score}
         try:
-            held = [r.classifier for r in self._text if r.failure is None]
-            lexicon = next((c for c in held if isinstance(c, Lexicon)), None) or Lexicon.load()
+            lexicon = self._lexicon()
             words = [lexicon.lists_in(views_of(raw)) for source, raw in texts if not is_negative(source)]
         except Exception as exc:
             return Context(frozenset(), frozenset(topics), type(exc).__name__)
@@ -151,10 +150,13 @@ class Engine:
         """Return the names in the texts, given as (source, text), that are judged; PolicyError if none can be read."""
         from safegen.policies.naming import people_in
 
-        held = self._text.get("lexicon")
-        lexicon = held if isinstance(held, Lexicon) else Lexicon.load()
-        names = [people_in(lexicon, views_of(text)) for source, text in texts if not _negative(source)]
+        lexicon = self._lexicon()
+        names = [people_in(lexicon, views_of(text)) for source, text in texts if not is_negative(source)]
         return frozenset().union(*names)
+
+    def _lexicon(self) -> Lexicon:
+        held = [runner.classifier for runner in self._text if runner.failure is None]
+        return next((c for c in held if isinstance(c, Lexicon)), None) or Lexicon.load()
 
     def refuse_embeddings(self) -> NoReturn:
         """Refuse a prompt that is given as embeddings without its text: no classifier can read it. BlockedError."""

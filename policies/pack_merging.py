@@ -51,7 +51,7 @@ def strictest(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _both(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {k: v for k, v in (*b.items(), *a.items())}
+    out: dict[str, Any] = {**b, **a}
     order = ("allow", "flag", "review", "block")
     out["defaults"] = {
         key: min(v) if key == "time_limit_s" else max(v, key=order.index)

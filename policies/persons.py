@@ -15,10 +15,10 @@ from safegen.errors import PolicyError
 from safegen.policies.language import vocabulary
 
 _DATA = Path(__file__).parent / "data"
-_TITLES = frozenset(
-    "president senator congressman congresswoman governor chancellor minister mr mrs ms miss dr prof professor sir dame "
-    "judge justice sheriff".split()
-)
+_TITLES = frozenset((
+    "president", "senator", "congressman", "congresswoman", "governor", "chancellor", "minister", "mr", "mrs", "ms",
+    "miss", "dr", "prof", "professor", "sir", "dame", "judge", "justice", "sheriff",
+))  # fmt: skip
 
 
 @cache
