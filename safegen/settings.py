@@ -61,6 +61,11 @@ class Home:
         return self.root / "manifests"
 
     @property
+    def probes(self) -> Path:
+        """Folder of probes that packs and calls may name (docs/probes.md)."""
+        return self.root / "probes"
+
+    @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger."""
         return self.ledger_url_override or f"sqlite:///{self.root / 'ledger.db'}"

@@ -5,28 +5,33 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from safegen.entrances import Entrances
 from safegen.errors import BlockedError, CancelledError, InputError, LedgerError, SafegenError, WatermarkError
 from safegen.files import Scratch, Target, uninterrupted
 from safegen.labelling import Labelling
 from safegen.marking import VAE_SCHEMES, Marking, MarkRequest, comfortable, make_marking
+from safegen.moderation import Moderation, without_spans
 from safegen.settings import MARK_FRAMES, Home
-from safegen.types import Action, Clip, ContentId, Decision, Json, Progress, new_content_id
+from safegen.types import Clip, ContentId, Decision, Json, Progress, new_content_id
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from safegen.consent import SignedConsent
     from safegen.generators import ModelRef
+    from safegen.generators.probing import ProbeWatch
     from safegen.keys import KeyStore
     from safegen.ledger import Ledger, Receipt
     from safegen.media.labels import Overlay
     from safegen.policies.engine import Engine
+    from safegen.policies.probes import ProbeSet
     from safegen.provenance.manifest import ManifestSpec
     from safegen.provenance.seal import Seal
 
@@ -53,6 +58,9 @@ class Generated:
     model: Mapping[str, str]
     milliseconds: Mapping[str, float]
     checkpoint: str = field(repr=False, default="")
+    probes_decision: Decision | None = None  # where policy or call ask for probes (docs/probes.md)
+    consents: tuple[str, ...] = ()  # ids of the consent records that it rests on (docs/consent.md)
+    approvals: tuple[int, ...] = ()  # ledger entries of the reviewers' approvals that it used (docs/review.md)
 
     def to_json(self) -> dict[str, Json]:
         """Return the result as plain JSON values, in the documented shape."""
@@ -63,6 +71,8 @@ class Generated:
             "mode": self.mode, "seed": self.seed, "model": dict(self.model),
             "milliseconds": {name: round(ms, 1) for name, ms in self.milliseconds.items()},
             "checkpoint": self.checkpoint,
+            **({} if self.probes_decision is None else {"probes_decision": self.probes_decision.to_json()}),
+            "consents": list(self.consents), "approvals": list(self.approvals),
         }  # fmt: skip
 
 
@@ -75,22 +85,28 @@ class Services:
     ledger: Ledger
     engine: Engine
     seal: Seal
+    probes: ProbeSet
 
     @classmethod
-    def open(cls, home: Home, policy: str | Path) -> Services:
-        """Open keys, policy and ledger; raises KeyStoreError, PolicyError, ConfigError or LedgerError."""
+    def open(cls, home: Home, policy: str | Path, probes: Sequence[str | Path] = ()) -> Services:
+        """Open keys, policy and ledger; raises KeyStoreError, PolicyError, ConfigError or LedgerError.
+
+        ``probes`` are asked besides the policy's own; InputError or PolicyError for one that is missing or damaged.
+        """
         from safegen.keys import KeyStore
         from safegen.ledger import Ledger
         from safegen.policies.engine import Engine
+        from safegen.policies.probes import ProbeSet
         from safegen.provenance.seal import Seal
 
         engine = Engine.load(policy)
+        probe_set = ProbeSet.load(engine.pack, probes, folders=(home.probes,))
         keys = KeyStore.load(home)
         seal = Seal.of(home, keys)
         ledger = Ledger.open(
             home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name, busy_seconds=home.ledger_busy_seconds
         )
-        return cls(home, keys, ledger, engine, seal)
+        return cls(home, keys, ledger, engine, seal, probe_set)
 
 
 class Stopwatch:
@@ -139,8 +155,13 @@ class Inputs:
     seed: int
     image: Path | None
     video: Path | None
-    call: Mapping[str, Any]
+    call: Mapping[str, Any]  # as the pipeline gets it: with copies of what was judged
     labels: tuple[str, ...] = ()  # added to those of the policy
+    entrances: Entrances = field(default_factory=Entrances)
+    consents: tuple[SignedConsent, ...] = ()
+    project: str = ""  # what the clip is for, as the caller names it; consents may be for some projects alone
+    embeddings_token: str = ""
+    asked_seed: int | None = None  # None where the seed was drawn at random
 
 
 class Run:
@@ -158,8 +179,11 @@ class Run:
         self._facts: Mapping[str, str] = {}
         self._kept_as = ""  # the name that finds the model, and so its VAE, again
         self._commitment = commit_text(inputs.prompt, services.keys.commitment_key)
-        self._decision: Decision | None = None
-        self._frames_decision: Decision | None = None
+        self._moderation = Moderation(
+            services, inputs, content_id=self._content_id, model=_model_named(source), fps=source.fps,
+            append=self._append,
+        )  # fmt: skip
+        self._probes_decision: Decision | None = None
         self._labelling = Labelling.plan(
             services.engine.pack, inputs.labels, self._content_id, producer=services.keys.ledger_name, call=inputs.call,
             modified=inputs.mode == "video",
@@ -185,7 +209,6 @@ class Run:
 
     def _judge_request(self) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
         from safegen.media import read_clip
-        from safegen.policies.engine import Request
 
         inputs = self._inputs
         image = video = None
@@ -194,11 +217,7 @@ class Run:
         if inputs.video is not None:
             video = self._read_source(inputs.video)
         with self._watch.stage("moderate_prompt"):
-            images = () if image is None else (image,)
-            request = Request(inputs.prompt, negative_prompt=inputs.negative_prompt, images=images, video=video)
-            self._decision = self._services.engine.judge(request)
-        if self._decision.action.stops:
-            self._refuse(self._decision, "The request was refused")
+            self._moderation.judge_request(image, video)
         return image, None if video is None else video.frames
 
     def _read_source(self, path: Path) -> Clip:
@@ -211,20 +230,14 @@ class Run:
         times = [round(i * fps / self._source.fps) for i in range(wanted)]
         return Clip(clip.frames[[t for t in times if t < len(clip.frames)]], self._source.fps)
 
-    def _judge_frames(self, frames: NDArray[np.uint8]) -> None:
+    def _judge_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         with self._watch.stage("moderate_frames"):
-            self._frames_decision = self._services.engine.judge_frames(frames, self._source.fps)
-        if self._frames_decision.action.stops:
-            self._refuse(self._frames_decision, "The generated frames were refused")
+            return self._moderation.judge_frames(frames)
 
-    def _refuse(self, decision: Decision, words: str) -> None:
-        entry = self._append("blocked", {}, action=decision.action).index
-        approval = " It waits for a person's approval." if decision.action is Action.REVIEW else ""
-        raise BlockedError(
-            f"{words}: {decision.explanation}.",
-            decision,
-            remedy=f"Recorded as ledger entry {entry}.{approval} `safegen policy check` shows what a prompt triggers.",
-        )
+    def _refuse(self, decision: Decision, words: str, body: Mapping[str, Json]) -> NoReturn:
+        """Record what a probe stopped; nobody can approve that, for what it saw is not kept."""
+        entry = self._append("blocked", {"stage": "probes", **body}, action=decision.action).index
+        raise BlockedError(f"{words}: {decision.explanation}.", decision, remedy=f"Recorded as ledger entry {entry}.")
 
     # -- (3) generation ------------------------------------------------------------------------------------------------
 
@@ -232,29 +245,48 @@ class Run:
         self, pipe: Any, image: NDArray[np.uint8] | None, video: NDArray[np.uint8] | None
     ) -> tuple[Marking, NDArray[np.uint8]]:
         from safegen.generators import sample
+        from safegen.generators.probing import StoppedError
 
         inputs, call = self._inputs, dict(self._inputs.call)
         request = MarkRequest(
             self._content_id, self._services.keys.watermark_key, self._kept_as, call, inputs.seed, self._services.home,
             self._watch.reporter("embedding the mark"), call.pop("callback_on_step_end", None),
         )  # fmt: skip
-        with self._watch.stage("prepare_mark"):
-            marking = make_marking(self._source.scheme, pipe, request)
-        start = time.perf_counter()
-        frames = sample(
-            pipe, call | marking.arguments(), prompt=inputs.prompt, negative_prompt=inputs.negative_prompt,
-            seed=inputs.seed, image=image, video=video, callback=marking.on_step_end,
-            progress=self._watch.reporter("generating"),
-        )  # fmt: skip
+        try:
+            probes = self._probes(pipe, call)
+            with self._watch.stage("prepare_mark"):
+                marking = make_marking(self._source.scheme, pipe, request)
+            start = time.perf_counter()
+            with self._moderation.watching(pipe):
+                frames = sample(
+                    pipe, call | marking.arguments(), prompt=self._moderation.prompt,
+                    negative_prompt=inputs.negative_prompt, seed=inputs.seed, image=image, video=video,
+                    callback=marking.on_step_end, progress=self._watch.reporter("generating"), probes=probes,
+                )  # fmt: skip
+        except StoppedError as stopped:
+            spent: dict[str, Json] = {"done": stopped.steps_done, "of": stopped.steps or None}
+            when = f"after {stopped.steps_done} of {stopped.steps} steps" if stopped.steps_done else "before any step"
+            body = {"probes_decision": without_spans(stopped.decision), "steps": spent}
+            self._refuse(stopped.decision, f"The generation was stopped {when}", body)
         self._watch.add("generate", time.perf_counter() - start - marking.seconds)
+        self._probes_decision = None if probes is None else probes.decision
         return marking, frames
+
+    def _probes(self, pipe: Any, call: Mapping[str, Any]) -> ProbeWatch | None:
+        """Return what asks the probes during this run, None where nobody wants any."""
+        from safegen.generators.probing import ProbeWatch
+        from safegen.watermark.layouts import call_shape
+
+        if not self._services.probes.held:
+            return None
+        with self._watch.stage("prepare_probes"):
+            return ProbeWatch(pipe, self._services.probes, call_shape(pipe, call))
 
     # -- (4) and (5): the frames are judged, encoded, and the mark is read back ----------------------------------------
 
     def _finish(self, marking: Marking, sampled: NDArray[np.uint8], scratch: Scratch) -> _Marked:
         for strength in marking.strengths:
-            frames = marking.frames(sampled, strength)
-            self._judge_frames(frames)
+            frames = self._judge_frames(marking.frames(sampled, strength))
             self._overlay = self._labelling.overlay(*frames.shape[1:3])
             with self._watch.stage("encode"):
                 self._write(frames, scratch.encoded)
@@ -264,7 +296,7 @@ class Run:
             self._watch.milliseconds["mark"] = 1000 * marking.seconds
             ours = found.payload is not None and found.payload.content_id == self._content_id
             if ours and (comfortable(found, marking.headroom) or strength == marking.strengths[-1]):
-                mark = found.to_json() | {"strength": strength, "fingerprint": _fingerprint(encoded)}
+                mark = found.to_json() | {"strength": strength, **_looks(encoded, self._source.fps)}
                 return _Marked(mark, frames)
         raise WatermarkError(
             "The mark could not be read back from the encoded clip, so the clip was not released.",
@@ -294,7 +326,8 @@ class Run:
         from safegen.provenance.store import discard_manifest, store_manifest
 
         inputs, services = self._inputs, self._services
-        assert self._decision is not None and self._frames_decision is not None  # noqa: S101, PT018 - steps (2), (4)
+        decision, frames_decision = self._moderation.decision, self._moderation.frames_decision
+        assert decision is not None and frames_decision is not None  # noqa: S101, PT018 - steps (2), (4)
         with self._watch.stage("sign"):
             spec = self._manifest(marked.mark)
             self._labelling.write_metadata(scratch.encoded, spec.source_type)
@@ -310,25 +343,29 @@ class Run:
                         {
                             "mark": dict(marked.mark), "manifest_id": signed.manifest_id,
                             "signature": dict(signed.signature),
-                            "frames_decision": _without_spans(self._frames_decision),
+                            "frames_decision": without_spans(frames_decision),
                             "shape": [int(n) for n in marked.frames.shape[:3]],
                             **self._labels(),
+                            **self._probed(),
                         },
-                        action=self._decision.action, asset_sha256=signed.sha256, manifest_sha256=kept,
+                        action=decision.action, asset_sha256=signed.sha256, manifest_sha256=kept,
                     )  # fmt: skip
                 except SafegenError:
                     discard_manifest(services.home, self._content_id)
                     raise
                 self._place(scratch.signed)
         return Generated(
-            output=self._target.path, content_id=self._content_id, entry=receipt.index, decision=self._decision,
-            frames_decision=self._frames_decision, mark=marked.mark, manifest_id=signed.manifest_id,
+            output=self._target.path, content_id=self._content_id, entry=receipt.index, decision=decision,
+            frames_decision=frames_decision, mark=marked.mark, manifest_id=signed.manifest_id,
             sha256=signed.sha256,
             mode=inputs.mode, seed=inputs.seed, model=self._facts, milliseconds=self._watch.milliseconds,
-            checkpoint=receipt.checkpoint,
+            checkpoint=receipt.checkpoint, probes_decision=self._probes_decision,
+            consents=tuple(name for name, _ in self._moderation.relied_on),
+            approvals=tuple(approval.word.entry for approval in self._moderation.approvals),
         )  # fmt: skip
 
     def _manifest(self, mark: Mapping[str, Json]) -> ManifestSpec:
+        from safegen.likeness import binding_of_look
         from safegen.provenance.manifest import (
             GeneratorModel,
             InputFile,
@@ -354,10 +391,13 @@ class Run:
             content_id=self._content_id,
             when=dt.datetime.now(dt.UTC),
             soft_binding=SoftBinding(f"org.safegen.{mark['scheme']}.1", self._content_id),
+            fingerprint=binding_of_look(mark["video_hash"]),
             prompt_commitment={k: v for k, v in self._commitment.items() if k != "salt"},
             ingredients=tuple(ingredients),
             visible_labels=tuple(label.text for label in self._overlay.labels) if self._overlay is not None else (),
             metadata_labels=("AIGC (GB 45438-2025)",) if self._labelling.record is not None else (),
+            consents=self._moderation.relied_on,
+            alterations=self._moderation.alterations,
         )
 
     def _labels(self) -> dict[str, Json]:
@@ -367,6 +407,10 @@ class Run:
         if self._overlay is not None:
             said["labels"] = [label.to_json() for label in self._overlay.labels]
         return said
+
+    def _probed(self) -> dict[str, Json]:
+        decision = self._probes_decision
+        return {} if decision is None else {"probes_decision": without_spans(decision)}
 
     def _remember_vae(self, pipe: Any, frames: NDArray[np.uint8], mark: Mapping[str, Json]) -> None:
         from safegen.vaes import remember_vae
@@ -418,9 +462,8 @@ class Run:
             "seed": inputs.seed,
             "prompt_commitment": dict(self._commitment),
             "model": dict(self._facts) or None,
-            "decision": None if self._decision is None else _without_spans(self._decision),
-            "call": {k: v for k, v in inputs.call.items() if isinstance(v, bool | int | float | str)},
-        }
+            "call": {k: v for k, v in inputs.call.items() if isinstance(v, bool | int | float)},
+        } | self._moderation.facts()
         event = Event(
             kind=kind, content_id=self._content_id, body=facts | dict(body), model=self._facts.get("id"),
             policy_sha256=self._services.engine.pack.sha256, **columns,
@@ -436,6 +479,13 @@ class _Marked:
     frames: NDArray[np.uint8]
 
 
+def _looks(frames: NDArray[np.uint8], fps: float) -> dict[str, Json]:
+    """What the ledger keeps of the pictures, to tell them from others (docs/fingerprint.md) and to find them again."""
+    from safegen.likeness import recorded_look
+
+    return {"fingerprint": _fingerprint(frames), "video_hash": recorded_look(frames, fps)}
+
+
 def _fingerprint(frames: NDArray[np.uint8]) -> str | None:
     """What the ledger keeps of the pictures, None where they are too long and narrow for it."""
     from safegen.watermark.fingerprint import fingerprint
@@ -446,11 +496,6 @@ def _fingerprint(frames: NDArray[np.uint8]) -> str | None:
         return None
 
 
-def _without_spans(decision: Decision) -> dict[str, Json]:
-    """The decision as the ledger keeps it: a matched span is a piece of the prompt, which is not kept in clear."""
-    return replace(decision, reasons=tuple(replace(r, span="") for r in decision.reasons)).to_json()
-
-
 def _model_facts(ref: ModelRef | None, pipe: Any) -> dict[str, str]:
     """What manifest and ledger say about the model. Where it lies on this machine is nobody's business."""
     from safegen.generators import model_facts
@@ -459,6 +504,16 @@ def _model_facts(ref: ModelRef | None, pipe: Any) -> dict[str, str]:
         return model_facts(ref)
     name = type(pipe).__name__
     return {"name": name, "id": f"pipeline:{name}", "pipeline": name, "version": "unknown", "license": ""}
+
+
+def _model_named(source: Source) -> str:
+    """Which model a request is for, before its weights are loaded: an approval is for that one alone."""
+    from safegen.generators import model_facts
+
+    if source.ref is not None:
+        facts = model_facts(source.ref)
+        return f"{facts['id']} {facts['version']}"
+    return "pipeline"
 
 
 def _model_source(ref: ModelRef | None, pipe: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ def run(
     signer: str,
     force: bool,
     as_json: bool,
+    probes: Sequence[str] = (),
+    consent: Sequence[Path] = (),
+    project: str = "",
 ) -> None:
     """Call :func:`safegen.generate` with progress bars, and print what it made."""
     with command(as_json=as_json):
@@ -39,8 +43,8 @@ def run(
         with Bars() as bars:
             made = generate(
                 prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
-                steps=steps, image=image, video=video, model=model, policy=policy, labels=labels, force=force,
-                progress=bars, home=replace(home, signer=signer) if signer else home,
+                steps=steps, image=image, video=video, model=model, policy=policy, labels=labels, probes=probes,
+                consent=consent, project=project, force=force, progress=bars, home=replace(home, signer=signer) if signer else home,
             )  # fmt: skip
         if as_json:
             print_json(made.to_json())
@@ -58,6 +62,8 @@ def _print_for_people(made: Generated) -> None:
         "ledger entry": str(made.entry),
         "model": f"{made.model['name']} ({made.mode}-to-video, seed {made.seed})",
         "moderation": made.decision.explanation,
+        **({} if made.probes_decision is None else {"probes": made.probes_decision.explanation}),
+        **({"consent": ", ".join(made.consents)} if made.consents else {}),
         "frames": made.frames_decision.explanation,
         "mark": f"{made.mark['scheme']}, read back from the encoded file (p <= {made.mark['p_value']:.1e})",
         "credential": f"C2PA manifest {made.manifest_id}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from safegen.generators.probing import ProbeWatch
     from safegen.watermark.layouts import ClipShape
 
 StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
@@ -31,15 +33,17 @@ def sample(
     strength: float | None = None,
     callback: StepCallback | None = None,
     progress: Callable[[int, int], None] | None = None,
+    probes: ProbeWatch | None = None,
 ) -> NDArray[np.uint8]:
     """Run ``pipe`` once and return the clip, uint8 [T, H, W, 3] RGB.
 
     ``call`` is what ``Card.resolve`` returned. ``image`` (uint8 [H, W, 3]) and ``video`` (uint8 [T, H, W, 3], at least
     ``num_frames`` long, at the card's frame rate) are for pipelines loaded in these modes; they are cropped to the
     clip's shape. ``strength`` in (0, 1]: how much of a video is redrawn. ``callback`` sees, and may replace, the
-    latents after every step; ``progress(step, steps)`` is told afterwards. The same seed gives the same clip on the
-    same machine. Raises InputError for unusable inputs and GeneratorError if the model fails; what ``callback`` raises
-    and KeyboardInterrupt pass through.
+    latents after every step; ``progress(step, steps)`` is told afterwards. ``probes`` look on and may stop the run. The
+    same seed gives the same clip on the same machine. Raises InputError for unusable inputs, StoppedError (a
+    BlockedError) where a probe stops it, and GeneratorError if the model fails; what ``callback`` raises and
+    KeyboardInterrupt pass through.
     """
     import torch
 
@@ -48,13 +52,16 @@ def sample(
 
     arguments = _arguments(pipe, call, prompt, negative_prompt, image, video, strength)
     arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
-    arguments["callback_on_step_end"] = _hook(callback, progress, call["num_inference_steps"])
+    arguments["callback_on_step_end"] = _hook(callback, progress, call["num_inference_steps"], probes)
     arguments["callback_on_step_end_tensor_inputs"] = ["latents"]
     wan = fastvae.is_wan(pipe.vae)
     try:
         # No inference mode: an embedder in ``callback`` may need gradients with respect to the latents.
         with quiet(), torch.no_grad(), autocast(pipe):
-            made = pipe(**arguments, output_type="latent" if wan else "np").frames
+            with contextlib.nullcontext() if probes is None else probes.attached():
+                made = pipe(**arguments, output_type="latent" if wan else "np").frames
+            if probes is not None:
+                probes.finish()
             return decode_latents(pipe, made, call_shape(pipe, call)) if wan else _to_uint8(made[0])
     except SafegenError:
         raise
@@ -112,8 +119,9 @@ def _arguments(
     """Return the pipeline's arguments: those of ``call`` that this task's class takes, and its inputs."""
     accepted = inspect.signature(pipe.__call__).parameters
     arguments = {n: v for n, v in call.items() if n in accepted}
-    arguments["prompt"] = prompt
-    if negative_prompt and "negative_prompt" in accepted:
+    if arguments.get("prompt_embeds") is None:  # diffusers takes a text or its embeddings, not both
+        arguments["prompt"] = prompt
+    if negative_prompt and "negative_prompt" in accepted and arguments.get("negative_prompt_embeds") is None:
         arguments["negative_prompt"] = negative_prompt
     height, width, frames = call["height"], call["width"], call["num_frames"]
     for name, given in (("image", image), ("video", video)):
@@ -136,8 +144,15 @@ def _arguments(
     return arguments
 
 
-def _hook(callback: StepCallback | None, progress: Callable[[int, int], None] | None, steps: int) -> StepCallback:
+def _hook(
+    callback: StepCallback | None,
+    progress: Callable[[int, int], None] | None,
+    steps: int,
+    probes: ProbeWatch | None,
+) -> StepCallback:
     def on_step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        if probes is not None:
+            probes.on_step_end(step)
         out = tensors if callback is None else callback(pipe, step, timestep, tensors)
         if progress is not None:
             progress(step + 1, int(getattr(pipe, "num_timesteps", steps)))
