@@ -91,10 +91,10 @@ class Pki:
         return self.leaf.pem + self.issuing.pem
 
 
-def make_pki(kind: str = "es256") -> Pki:
+def make_pki(kind: str = "es256", responder: str = "http://127.0.0.1:9/ocsp/", issuer: str = "es384") -> Pki:
     root = issue("Root", "es384", None, ca=True)
-    issuing = issue("Issuing CA", "es384", root, CLAIM_SIGNING, Eku.EMAIL_PROTECTION, ca=True)
-    url = x509.UniformResourceIdentifier("http://127.0.0.1:9/ocsp/")
+    issuing = issue("Issuing CA", issuer, root, CLAIM_SIGNING, Eku.EMAIL_PROTECTION, ca=True)
+    url = x509.UniformResourceIdentifier(responder)
     place = x509.AuthorityInformationAccess([x509.AccessDescription(x509.AuthorityInformationAccessOID.OCSP, url)])
     return Pki(root, issuing, issue("Signer", kind, issuing, CLAIM_SIGNING, Eku.EMAIL_PROTECTION, extra=place))
 
