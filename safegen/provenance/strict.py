@@ -19,7 +19,7 @@ def check_strictly(
     this home, and ``unverified``, which only says that the file is not this home's, is no objection.
     """
     good = _GOOD | {VerdictKind.UNVERIFIED} if accept_listed else _GOOD
-    ours = found.state is CredentialState.TRUSTED
+    ours = found.signer_trusted
     intact = found.signature_valid and found.content_matches is True and found.state in _INTACT
     codes = [code for code in found.failure_codes if code != UNTRUSTED]
     return (
