@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from safegen.version import __version__
 
 if TYPE_CHECKING:
+    from safegen.embeddings import embed
     from safegen.errors import BlockedError, SafegenError
     from safegen.keys import KeyStore
     from safegen.ledger import Ledger
@@ -38,6 +39,7 @@ _WHERE = {
     "ProtectedPipeline": "safegen.pipeline",
     "SafegenError": "safegen.errors",
     "Verdict": "safegen.types",
+    "embed": "safegen.embeddings",
     "generate": "safegen.pipeline",
     "protect": "safegen.pipeline",
     "verify": "safegen.verification",
@@ -55,6 +57,7 @@ __all__ = [
     "SafegenError",
     "Verdict",
     "__version__",
+    "embed",
     "generate",
     "protect",
     "verify",

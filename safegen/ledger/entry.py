@@ -40,6 +40,8 @@ class EventKind(StrEnum):
     REVIEWED = "reviewed"
     RECOVERED = "recovered"
     RESIGNED = "resigned"
+    CONSENT_REVOKED = "consent_revoked"
+    APPROVAL_USED = "approval_used"
 
 
 @dataclass(frozen=True, slots=True)
