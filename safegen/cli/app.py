@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli import cert, keys, ledger, policy, trust
+from safegen.cli import cert, consent, keys, ledger, policy, review, trust
 from safegen.cli import doctor as doctor_command
 from safegen.cli import generate as generate_command
 from safegen.cli import recover as recover_command
@@ -36,6 +36,8 @@ app = typer.Typer(
 )
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(policy.app, name="policy")
+app.add_typer(consent.app, name="consent")
+app.add_typer(review.app, name="review")
 app.add_typer(keys.app, name="keys")
 app.add_typer(cert.app, name="cert")
 app.add_typer(trust.app, name="trust")
@@ -73,6 +75,13 @@ def generate(
     label: Annotated[
         list[str] | None, typer.Option(help="Visible label to add to the policy's: eu, cn or in. Can be repeated.")
     ] = None,
+    probe: Annotated[
+        list[str] | None, typer.Option(help="Probe that may stop the run early: a name or a file. Can be repeated.")
+    ] = None,
+    consent_record: Annotated[
+        list[Path] | None, typer.Option("--consent", help="Consent record of a person depicted. Can be repeated.")
+    ] = None,
+    project: Annotated[str, typer.Option(help="What the clip is for, where a consent asks.")] = "",
     signer: Annotated[str, typer.Option(help="Signer URI: file:, env:, pkcs11:, awskms:, gcpkms: or callback:.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")] = False,
     as_json: JsonFlag = False,
@@ -80,8 +89,8 @@ def generate(
     """Generate a clip: moderated, marked in its latents, signed (C2PA) and recorded in the ledger."""
     generate_command.run(
         prompt=prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
-        steps=steps, image=image, video=video, model=model, policy=policy_pack, labels=label or [], force=force,
-        as_json=as_json, signer=signer,
+        steps=steps, image=image, video=video, model=model, policy=policy_pack, labels=label or [], probes=probe or [],
+        consent=consent_record or [], project=project, force=force, as_json=as_json, signer=signer,
     )  # fmt: skip
 
 

@@ -44,7 +44,8 @@ def run(
             made = generate(
                 prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
                 steps=steps, image=image, video=video, model=model, policy=policy, labels=labels, probes=probes,
-                consent=consent, project=project, force=force, progress=bars, home=replace(home, signer=signer) if signer else home,
+                consent=consent, project=project, force=force, progress=bars,
+                home=replace(home, signer=signer) if signer else home,
             )  # fmt: skip
         if as_json:
             print_json(made.to_json())
