@@ -129,14 +129,14 @@ def consistency_path(old: int, new: int, node: NodeReader) -> list[bytes]:
     return path[::-1]
 
 
-def verify_inclusion(index: int, size: int, leaf: bytes, path: Sequence[bytes], root: bytes) -> bool:
-    """Whether ``path`` proves that leaf hash ``leaf`` is number ``index`` under ``root`` (RFC 9162 §2.1.3.2)."""
+def root_from_path(index: int, size: int, leaf: bytes, path: Sequence[bytes]) -> bytes | None:
+    """Return the root that ``path`` leads to from leaf hash ``leaf`` (RFC 9162 §2.1.3.2); None if it fits no tree."""
     if not 0 <= index < size or len(leaf) != HASH_BYTES or any(len(p) != HASH_BYTES for p in path):
-        return False
+        return None
     place, last, node = index, size - 1, leaf
     for sibling in path:
         if last == 0:
-            return False
+            return None
         if place & 1 or place == last:
             node = node_hash(sibling, node)
             while place and not place & 1:
@@ -144,7 +144,12 @@ def verify_inclusion(index: int, size: int, leaf: bytes, path: Sequence[bytes], 
         else:
             node = node_hash(node, sibling)
         place, last = place >> 1, last >> 1
-    return last == 0 and node == root
+    return node if last == 0 else None
+
+
+def verify_inclusion(index: int, size: int, leaf: bytes, path: Sequence[bytes], root: bytes) -> bool:
+    """Whether ``path`` proves that leaf hash ``leaf`` is number ``index`` under ``root`` (RFC 9162 §2.1.3.2)."""
+    return root_from_path(index, size, leaf, path) == root
 
 
 def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]) -> bool:

@@ -81,12 +81,13 @@ class TreeReader:
         """Return the hash of the complete subtree at (level, position), read from at most 128 stored rows."""
         base = level - level % TILE_LEVELS
         width = 1 << level - base
-        row = self._stored(base, position * width, width)
+        row = self.row(base, position * width, width)
         while len(row) > 1:
             row = [merkle.node_hash(left, right) for left, right in zip(row[::2], row[1::2], strict=True)]
         return row[0]
 
-    def _stored(self, level: int, first: int, count: int) -> list[bytes]:
+    def row(self, level: int, first: int, count: int) -> list[bytes]:
+        """Return the stored hashes of ``count`` nodes from ``first`` on; ``level`` is a multiple of ``TILE_LEVELS``."""
         if level == 0:
             key, value, where = entries.c.idx, entries.c.leaf_hash, entries.c.idx >= 0
         else:

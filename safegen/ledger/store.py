@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from sqlalchemy import Connection, Engine, Row, Select, bindparam, func, insert, select, update
 
 from safegen.errors import LedgerError
-from safegen.ledger import bindings, likeness, merkle, schema
+from safegen.ledger import bindings, likeness, merkle, schema, tiles
 from safegen.ledger.audit import LedgerReport, audit, column_faults
 from safegen.ledger.bindings import Binding
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, default_origin, open_checkpoint, sign_checkpoint
@@ -20,6 +20,7 @@ from safegen.ledger.database import connect, parse_url, reading, writing
 from safegen.ledger.entry import COLUMNS, Entry, Event, EventKind, decode_leaf, encode_leaf
 from safegen.ledger.models import checkpoints, entries, head, nodes
 from safegen.ledger.proof import TILE_LEVELS, InclusionProof, TreeReader, damaged
+from safegen.ledger.tiles import Place, Published
 from safegen.settings import LEDGER_BUSY_SECONDS
 from safegen.types import ContentId, Json
 
@@ -123,13 +124,13 @@ class Ledger:
             _refuse_duplicate(connection, event)
             connection.execute(_INSERT_ENTRY, _row(event, index, time, leaf, digest))
             bindings.record(connection, index, event)
-            tiles = [
+            subtrees = [
                 {"level": level, "position": position, "hash": node.hex()}
                 for level, position, node in frontier.push(digest)
                 if level % TILE_LEVELS == 0
             ]
-            if tiles:
-                connection.execute(_INSERT_NODES, tiles)
+            if subtrees:
+                connection.execute(_INSERT_NODES, subtrees)
             note = sign_checkpoint(Checkpoint(vkey.name, frontier.size, frontier.root()), self._key)
             connection.execute(_INSERT_CHECKPOINT, {"size": frontier.size, "note": note})
             peaks = " ".join(peak.hex() for peak in frontier.peaks)
@@ -315,6 +316,20 @@ class Ledger:
             if not 0 <= old_size <= signed.size:
                 raise LedgerError(f"the ledger has {signed.size} entries, not {old_size}")
             return tuple(merkle.consistency_path(old_size, signed.size, TreeReader(connection)))
+
+    def publish(
+        self, place: Place, key: VerifierKey, progress: Callable[[int, int], None] | None = None
+    ) -> Published | None:
+        """Bring the files at ``place`` (c2sp.org/tlog-tiles) up to the newest checkpoint; None if there is none yet.
+
+        Raises LedgerError if what is there is not an earlier state of this ledger under ``key``, or cannot be read or
+        written; LedgerDamagedError if the tables contradict the checkpoint. Nothing that was there is changed.
+        """
+        if self.checkpoint() is None:
+            return None
+        with reading(self._engine, snapshot=True) as connection:
+            note, _ = _newest(connection)
+            return tiles.publish(connection, note, open_checkpoint(note, key), place, key, progress)
 
     def verify(
         self,
