@@ -25,6 +25,7 @@ from safegen.provenance.crjson import read_crjson
 from safegen.provenance.manifest import InputFile, MediaFormat, Mode, Relationship
 from safegen.provenance.restoring import Restoration, restore_file
 from safegen.provenance.sign import sign_file
+from safegen.provenance.updating import update_file
 from safegen.settings import Home
 
 FORMATS = {
@@ -118,6 +119,18 @@ def test_what_we_restore_passes_all_checks(studio: Studio, tmp_path: Path, name:
     )  # fmt: skip
     document = read_crjson(restored.path, signers_pem=studio.keys.root_pem)
     assert len(document["manifests"]) == 2
+    assert failed(check_conformance(document)) == {}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_we_sign_again_passes_all_checks(studio: Studio, tmp_path: Path, name: str, backend: str) -> None:
+    """An update manifest, which has no hard binding of its own."""
+    first, signing = studio.sign(name, tmp_path / name), Signing(BACKENDS[backend])
+    options = {"anchors_pem": studio.keys.root_pem, "signing": signing}
+    update_file(first, tmp_path / f"again-{name}", studio.keys, **options)
+    document = read_crjson(tmp_path / f"again-{name}", signers_pem=studio.keys.root_pem)
+    assert [m["isUpdateManifest"] for m in document["manifests"]] == [True, False]
     assert failed(check_conformance(document)) == {}
 
 

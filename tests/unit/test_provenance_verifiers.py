@@ -1,7 +1,7 @@
 """Three engines judge what we sign: c2pa-rs, c2pa-wasm (another build of it, under Node), and encypher-c2pa (its own).
 
 Files with plain signatures of a home, by both writers, and files with OCSP staple and time-stamp, by our own writer:
-each in every mode and format, and with one bit of the media changed.
+each in every mode and format, restored and signed again, and with one bit of the media changed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from safegen.provenance.native.writer import Request, write_file
 from safegen.provenance.read import read_credential
 from safegen.provenance.restoring import Restoration, restore_file
 from safegen.provenance.sign import sign_file
+from safegen.provenance.updating import update_file
 from safegen.settings import Home
 
 FORMATS = {
@@ -90,6 +91,8 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Signed:
         stamped[f"stamped, {name}, {mode}"] = path
     for name in FORMATS:
         plain[f"restored, {name}"] = _restored(folder, name, keys)
+        first, again = plain[f"native, {name}, {Mode.TEXT}"], folder / f"again-{name}"
+        plain[f"signed again, {name}"] = update_file(first, again, keys, anchors_pem=keys.root_pem).path
     whole = {**plain, **stamped}
     # The engines take a tenth of a second per file: of each writer and format, one mode is enough here.
     damaged = {
@@ -170,7 +173,7 @@ _EVIDENCE = {"timeStamp.trusted", "signingCredential.ocsp.notRevoked"}
 
 
 def test_every_file_is_there(signed: Signed) -> None:
-    assert (len(signed.plain), len(signed.stamped), len(signed.damaged)) == (28, 12, 16)
+    assert (len(signed.plain), len(signed.stamped), len(signed.damaged)) == (32, 12, 20)
 
 
 def test_c2pa_rs_trusts_what_we_sign(signed: Signed) -> None:
