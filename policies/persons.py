@@ -60,6 +60,7 @@ def find_people(text: str, words: Sequence[tuple[str, int, int]]) -> list[tuple[
         if len(words[j][0]) == 1 and j + 1 < len(words) and not title:
             j += 1  # an initial in between
         last, at, last_end = words[j]
+        last = last.removesuffix("'s")
         gap = text[end:at].replace(words[i + 1][0], "") if j > i + 1 else text[end:at]
         if last not in family or gap.strip(" .-") or len(gap) > 4:
             continue
