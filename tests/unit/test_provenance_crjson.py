@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +142,19 @@ def test_command(stamped: Path, tmp_path: Path, pki: Pki, authority: TimestampAu
     assert (done.exit_code, found(json.loads(done.stdout))) == (0, (True, True))
     done = run.invoke(app, ["verify", str(tmp_path / "none.mp4"), "--crjson"], env=environment)
     assert (done.exit_code, json.loads(done.stdout)["error"]["type"]) == (2, "UnreadableMediaError")
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="needs the faketime command")
+def test_another_time_of_validation_by_faketime(stamped: Path, tmp_path: Path, pki: Pki) -> None:
+    """The way in which docs/conformance.md says that a test harness sets it: the library has none."""
+    (tmp_path / "signers.pem").write_text(pki.root.pem)
+    command = ["faketime", "-f", "@2099-01-02 03:04:05", sys.executable, "-m", "safegen", "verify", str(stamped)]
+    command += ["--crjson", "--trust-anchors", str(tmp_path / "signers.pem")]
+    environment = os.environ | {"SAFEGEN_HOME": str(tmp_path / "home"), "TZ": "UTC"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    results = json.loads(done.stdout)["manifests"][0]["validationResults"]
+    assert results["validationTime"].startswith("2099-01-02T03:04:")
+    assert "signingCredential.expired" in {entry["code"] for entry in results["failure"]}
 
 
 @pytest.mark.parametrize(
