@@ -186,6 +186,12 @@ class Held:
         }  # fmt: skip
 
 
+def known_probes(*folders: Path) -> list[dict[str, Json]]:
+    """Describe every probe in ``folders`` and those that come with safegen, damaged ones too."""
+    paths = [path for folder in (*folders, SHIPPED) for path in sorted(folder.glob("probe-*.safetensors"))]
+    return [Held.load(ProbeUse(str(path)), ()).to_json() for path in paths]
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeSet:
     """The probes that one policy, and perhaps one caller, ask for."""

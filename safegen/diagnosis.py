@@ -128,12 +128,16 @@ def _ledger(home: Home) -> Check:
     return Check("ledger", ok=True, summary=f"{count} entries in {shown}", facts={"entries": count})
 
 
-def _policy(_home: Home) -> Check:
+def _policy(home: Home) -> Check:
     from safegen.policies.engine import Engine
+    from safegen.policies.probes import known_probes
 
     description = Engine.load("default").describe()
     summary = f"pack {description['id']}, sha256 {str(description['sha256'])[:16]}"
-    return Check("policy", ok=True, summary=summary, facts=description)
+    probes = known_probes(home.probes)
+    damaged = [str(p["name"]) for p in probes if p["status"] != "ready"]
+    remedy = f"Damaged: {', '.join(damaged)}. Train again, or delete the file." if damaged else ""
+    return Check("policy", not damaged, summary, {**description, "probes": probes}, remedy)
 
 
 def _ffmpeg(_home: Home) -> Check:

@@ -10,6 +10,7 @@ import typer
 
 from safegen.cli.shell import JsonFlag, command, print_json
 from safegen.errors import EXIT_BLOCKED, InputError
+from safegen.settings import Home
 from safegen.types import Action, Decision
 
 app = typer.Typer(help="Look at policy packs and try prompts against them.", no_args_is_help=True)
@@ -101,6 +102,9 @@ def show(
     """Show a pack as the engine understands it: categories, thresholds, classifiers, hash."""
     with command(as_json=as_json):
         from safegen.policies.engine import Engine
+        from safegen.policies.probes import ProbeSet
 
-        description = Engine.load(policy_pack).describe()
+        engine = Engine.load(policy_pack)
+        probes = ProbeSet.load(engine.pack, folders=(Home.default().probes,))
+        description = engine.describe() | {"probes": [held.to_json() for held in probes.held]}
         typer.echo(json.dumps(description, ensure_ascii=False, indent=None if as_json else 2))

@@ -256,3 +256,26 @@ def test_a_missing_probe_stops_only_where_it_is_required(tmp_path: Path, action:
 def test_an_altered_probe_stops_even_where_it_is_not_required(saved: Path) -> None:
     flipped(saved)
     assert ProbeSet(pack(), (held(saved),)).case().decision().action is Action.BLOCK
+
+
+def test_doctor_and_policy_show_name_the_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from safegen.cli import app
+
+    monkeypatch.setenv("SAFEGEN_HOME", str(tmp_path))
+    mine = probe(name="mine").save(tmp_path / "probes", {})
+    pack = pack_with(tmp_path, [{"use": "mine", "required": True}, {"use": "nowhere"}])
+    shown = json.loads(CliRunner().invoke(app, ["policy", "show", str(pack), "--json"]).stdout)
+    assert [(p["name"], p["status"]) for p in shown["probes"]] == [
+        ("probe:mine", "ready"),
+        ("probe:nowhere", "not_run"),
+    ]
+    for defect, ok in ((None, True), (flipped, False)):
+        if defect is not None:
+            defect(mine)
+        told = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)["policy"]
+        assert told["ok"] is ok
+        found = {p["name"]: p["status"] for p in told["probes"]}
+        assert found["probe:mine"] == ("ready" if ok else "failed")
+        assert ("probe:mine" in told.get("remedy", "")) is not ok
