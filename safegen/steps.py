@@ -18,7 +18,7 @@ from safegen.labelling import Labelling
 from safegen.marking import VAE_SCHEMES, Marking, MarkRequest, comfortable, make_marking
 from safegen.moderation import Moderation, without_spans
 from safegen.settings import MARK_FRAMES, Home
-from safegen.types import Clip, ContentId, Decision, Json, Progress, new_content_id
+from safegen.types import Clip, ContentId, Decision, Json, Progress, new_content_id, soft_binding_alg
 
 if TYPE_CHECKING:
     import numpy as np
@@ -312,7 +312,11 @@ class Run:
             return
         total = len(frames)
         drawn = frames if draw is None else map(draw, frames)
-        encode_video(drawn, self._source.fps, path, progress=lambda done: self._watch.progress("encoding", done, total))
+        room = self._services.seal.room(self._inputs.mode != "text")
+        encode_video(
+            drawn, self._source.fps, path, room=room, count=total,
+            progress=lambda done: self._watch.progress("encoding", done, total),
+        )  # fmt: skip
 
     def _read_encoded(self, path: Path) -> NDArray[np.uint8]:
         from safegen.media import read_clip
@@ -322,7 +326,7 @@ class Run:
     # -- (6) and (7): signing, recording, releasing --------------------------------------------------------------------
 
     def _release(self, pipe: Any, marked: _Marked, scratch: Scratch) -> Generated:
-        from safegen.provenance.sign import sign_file
+        from safegen.provenance.sign import sign_own_file
         from safegen.provenance.store import discard_manifest, store_manifest
 
         inputs, services = self._inputs, self._services
@@ -331,7 +335,7 @@ class Run:
         with self._watch.stage("sign"):
             spec = self._manifest(marked.mark)
             self._labelling.write_metadata(scratch.encoded, spec.source_type)
-            signed = sign_file(scratch.encoded, scratch.signed, spec, services.keys, seal=services.seal)
+            signed = sign_own_file(scratch.encoded, scratch.signed, spec, services.keys, seal=services.seal)
         with self._watch.stage("record"):
             if marked.mark["scheme"] in VAE_SCHEMES:
                 self._remember_vae(pipe, marked.frames, marked.mark)
@@ -353,7 +357,7 @@ class Run:
                 except SafegenError:
                     discard_manifest(services.home, self._content_id)
                     raise
-                self._place(scratch.signed)
+                self._place(signed.path)
         return Generated(
             output=self._target.path, content_id=self._content_id, entry=receipt.index, decision=decision,
             frames_decision=frames_decision, mark=marked.mark, manifest_id=signed.manifest_id,
@@ -390,7 +394,7 @@ class Run:
             model=GeneratorModel(self._facts["name"], self._facts["id"], self._facts["version"]),
             content_id=self._content_id,
             when=dt.datetime.now(dt.UTC),
-            soft_binding=SoftBinding(f"org.safegen.{mark['scheme']}.1", self._content_id),
+            soft_binding=SoftBinding(soft_binding_alg(str(mark["scheme"])), self._content_id),
             fingerprint=binding_of_look(mark["video_hash"]),
             prompt_commitment={k: v for k, v in self._commitment.items() if k != "salt"},
             ingredients=tuple(ingredients),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 DEFAULT_CRF = 18
 """Visually lossless by x264's own documentation; leaves the in-latent mark the most headroom for later re-encoding."""
 
+_INDEX = 2048
+_INDEX_PER_FRAME = 40  # size, composition offset, key frame, chunk and its place: at most 36
+"""Bytes that the index of a clip of one track takes at most."""
+
 MAX_CRF = 51
 MAX_FPS = 240.0
 _THREADS = 4  # fixed, since x264's output depends on it: the same frames give the same bytes on every machine
@@ -31,6 +35,8 @@ def encode_video(
     path: Path | str,
     *,
     crf: int = DEFAULT_CRF,
+    room: int = 0,
+    count: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Encode ``frames`` to ``path`` as H.264 in MP4 (yuv420p, BT.709, constant ``fps``, index first) and fsync it.
@@ -43,10 +49,13 @@ def encode_video(
         fps: frames per second, above 0 and at most 240.
         path: where to write. On any failure or interrupt no file is left there.
         crf: x264's constant rate factor, 0 (lossless) to 51 (worst).
+        room: bytes to keep free between index and media, so that a C2PA manifest can be written into the file in place.
+            Without it ffmpeg writes the file twice, to put the index first.
+        count: how many frames an iterator yields at most; without it an iterator's file gets no room.
         progress: called with the number of frames handed over so far.
 
     Raises:
-        InputError: no frames, wrong shape or dtype, odd size, fps or crf out of range.
+        InputError: no frames, more than ``count``, wrong shape or dtype, odd size, fps or crf out of range.
         MediaError: ffmpeg failed or the disk is full; carries ffmpeg's last lines.
     """
     if not (math.isfinite(fps) and 0 < fps <= MAX_FPS):
@@ -54,12 +63,15 @@ def encode_video(
     if not 0 <= crf <= MAX_CRF:
         raise InputError(f"crf must lie between 0 and {MAX_CRF}, not {crf}")
     path = Path(path)
-    iterator = iter(frames)
+    if count is None and isinstance(frames, Sized):
+        count = len(frames)
+    reserved = _INDEX + _INDEX_PER_FRAME * count + room if room and count is not None else 0
+    iterator = iter(frames) if count is None else _at_most(count, frames)
     first = next(iterator, None)
     if first is None:
         raise InputError("there are no frames to encode")
     height, width = _checked_size(first)
-    node = _output_node(path, width, height, Fraction(fps).limit_denominator(100_000), crf)
+    node = _output_node(path, width, height, Fraction(fps).limit_denominator(100_000), crf, reserved)
     try:
         _run(arguments(node), chain([first], iterator), (height, width), progress)
         _fsync(path)
@@ -68,13 +80,20 @@ def encode_video(
         raise
 
 
+def _at_most(count: int, frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    for number, frame in enumerate(frames):
+        if number >= count:
+            raise InputError(f"there are more than the {count} frames that were announced")
+        yield frame
+
+
 def remove_partial(path: Path) -> None:
     """Delete what a failed write left; never touches anything but a regular file."""
     if path.is_file() and not path.is_symlink():
         path.unlink(missing_ok=True)
 
 
-def _output_node(path: Path, width: int, height: int, rate: Fraction, crf: int) -> Any:
+def _output_node(path: Path, width: int, height: int, rate: Fraction, crf: int, reserved: int) -> Any:
     import ffmpeg
 
     raw = ffmpeg.input(
@@ -97,7 +116,7 @@ def _output_node(path: Path, width: int, height: int, rate: Fraction, crf: int) 
         "crf": crf,
         "preset": "medium",
         "threads": _THREADS,
-        "movflags": "+faststart",
+        **({"moov_size": reserved} if reserved else {"movflags": "+faststart"}),
         # No names of encoder, version or settings: bit-exact mode, no copied tags, and x264's SEI message (type 6) cut.
         "fflags": "+bitexact",
         "flags:v": "+bitexact",

@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import c2pa
 
 from safegen.errors import ProvenanceError
 from safegen.provenance.engine import guess_format, make_context
-from safegen.provenance.manifest import Ingredient, KeptManifest, Manifest
+from safegen.provenance.manifest import Ingredient, InputFile, KeptManifest, Manifest
+from safegen.provenance.read import find_sidecar
 from safegen.provenance.signers import CallbackSigner, Signer
 
 
@@ -48,7 +49,7 @@ def open_builder(manifest: Manifest, anchors_pem: str, *, hosts: tuple[str, ...]
     with c2pa.Builder(json.dumps(manifest.to_json()), context) as builder:
         if manifest.update:
             builder.set_intent(c2pa.C2paBuilderIntent.UPDATE)
-        add_ingredients(builder, manifest.ingredients)
+        _add_ingredients(builder, manifest.ingredients, anchors_pem)
         yield builder
 
 
@@ -68,7 +69,33 @@ def manifest_ids(path: Path) -> tuple[str, ...]:
         raise ProvenanceError(f"the manifests of {path} cannot be read: {error}") from error
 
 
-def add_ingredients(builder: Any, ingredients: Iterable[Ingredient]) -> None:
+def media_type(path: Path) -> str:
+    """Return a file's media type from its first bytes, or else from its name.
+
+    Reading, the library finds out by itself. From an ingredient under a wrong type it drops the manifests, without a
+    word.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12], "video/mp4")
+    found = next((kind for start, kind in _SIGNATURES.items() if head.startswith(start)), None)
+    if found == "RIFF":
+        found = _RIFF.get(head[8:12])
+    return found or guess_format(path)
+
+
+_BRANDS: Final = {b"qt  ": "video/quicktime", b"avif": "image/avif", b"avis": "image/avif", b"heic": "image/heic"} | {
+    b"heix": "image/heic", b"mif1": "image/heif", b"M4A ": "audio/mp4"
+}  # fmt: skip
+_SIGNATURES: Final = {
+    b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "RIFF",
+    b"\x1a\x45\xdf\xa3": "video/x-matroska",
+}  # fmt: skip
+_RIFF: Final = {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo", b"WAVE": "audio/wav"}
+
+
+def _add_ingredients(builder: Any, ingredients: Iterable[Ingredient], anchors_pem: str) -> None:
     """Add what definitions leave out: files as streams, so that their manifests come along, and kept manifests.
 
     Inputs that cannot carry manifests are named only. ProvenanceError names a bad input.
@@ -78,10 +105,32 @@ def add_ingredients(builder: Any, ingredients: Iterable[Ingredient]) -> None:
             builder.add_resource(ingredient.resource, io.BytesIO(ingredient.store))
             continue
         try:
+            kind = media_type(ingredient.path)
+            definition = ingredient.definition()
+            beside = _beside(ingredient, kind, anchors_pem)
+            if beside is not None:
+                builder.add_resource(beside.resource, io.BytesIO(beside.store))
+                definition = beside.definition()
             with ingredient.path.open("rb") as stream:
-                builder.add_ingredient(json.dumps(ingredient.definition()), guess_format(ingredient.path), stream)
-        except (OSError, c2pa.C2paError) as error:
+                builder.add_ingredient(json.dumps(definition), kind, stream)
+        except (OSError, c2pa.C2paError, ValueError) as error:
             raise ProvenanceError(
                 f"cannot record the input {ingredient.path}: {error}",
                 remedy="Give an intact image or video file; if its credential is damaged, a copy without it.",
             ) from error
+
+
+def _beside(item: InputFile, kind: str, anchors_pem: str) -> KeptManifest | None:
+    """Return the manifest that lies in a sidecar, where the file has none in itself."""
+    store = find_sidecar(item.path)
+    if store is None:
+        return None
+    try:
+        with item.path.open("rb") as stream, c2pa.Reader(kind, stream, None, make_context()):
+            return None
+    except (c2pa.C2paError.ManifestNotFound, c2pa.C2paError.NotSupported):
+        report = report_on(item.path, kind, store, anchors_pem)
+    fields = item.definition()
+    return KeptManifest(
+        store, kind, report, title=str(fields["title"]), instance_id=item.instance_id, relationship=item.relationship
+    )

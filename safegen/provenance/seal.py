@@ -48,9 +48,10 @@ class Seal:
         record_signer(home, signer)
         return cls(signer, authorities, mode)
 
-    def room(self) -> int:
-        """Return about how many bytes a manifest without ingredients takes in a file, under this seal."""
-        return 8_192 + (8_192 if self.authorities else 0) + (0 if self.ocsp is OcspMode.OFF else 4_096)
+    def room(self, ingredients: bool = False) -> int:
+        """Return how many bytes to keep free in a file, so that a manifest under this seal fits in most cases."""
+        stamp, answer = 8_192 if self.authorities else 0, 0 if self.ocsp is OcspMode.OFF else 4_096
+        return 6_144 + stamp + answer + (16_384 if ingredients else 0)
 
 
 @dataclass(frozen=True, slots=True)

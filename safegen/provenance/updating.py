@@ -17,8 +17,7 @@ from safegen.keys import KeyStore
 from safegen.provenance.assertions import SAFEGEN, ActionName, Actions, Generation, ManifestAction
 from safegen.provenance.backends import Signing
 from safegen.provenance.credential import CredentialState, Origin
-from safegen.provenance.engine import guess_format
-from safegen.provenance.library import manifest_ids
+from safegen.provenance.library import manifest_ids, media_type
 from safegen.provenance.manifest import InputFile, Manifest, Relationship
 from safegen.provenance.native.jumbf import manifests
 from safegen.provenance.read import read_credential
@@ -75,7 +74,7 @@ def update_file(
         )
     seal = seal or Seal(store_signer(keys))  # keys that only verify are refused before anything is written
     parent = InputFile(source, Relationship.PARENT, "earlier credential")
-    statement = Update(earlier.content_id, guess_format(source), parent, dt.datetime.now(dt.UTC))
+    statement = Update(earlier.content_id, media_type(source), parent, dt.datetime.now(dt.UTC))
     backend = (signing or Signing.from_environment()).backend_for(statement.media_format)
     manifest, sealing = use_seal(
         seal, backend, statement, anchors_pem, lambda order: write_new(source, destination, backend, order)

@@ -90,6 +90,39 @@ def test_same_frames_same_bytes_and_no_tool_named(tmp_path: Path) -> None:
     assert data[box + 8 : box + 14] == bytes([0, 1, 0, 1, 0, 1])  # primaries, transfer, matrix: BT.709
 
 
+def boxes(path: Path) -> list[tuple[bytes, int]]:
+    data, at, found = path.read_bytes(), 0, []
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        found.append((data[at + 4 : at + 8], size))
+        at += size
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 12, 300])
+def test_room_is_kept_between_index_and_media(tmp_path: Path, count: int) -> None:
+    """Whatever the index takes; frames and their order are what they are without."""
+    clip = moving_clip(count, 32, 32)
+    media.encode_video(clip, 16, tmp_path / "plain.mp4")
+    media.encode_video(iter(clip), 16, tmp_path / "room.mp4", room=6000, count=count)
+    media.encode_video(clip, 16, tmp_path / "again.mp4", room=6000)
+    found = boxes(tmp_path / "room.mp4")
+    assert [kind for kind, _ in found] == [b"ftyp", b"moov", b"free", b"free", b"mdat"]
+    assert found[2][1] >= 6000
+    assert found[-1] == boxes(tmp_path / "plain.mp4")[-1]
+    assert (tmp_path / "room.mp4").read_bytes() == (tmp_path / "again.mp4").read_bytes()
+    read = [media.read_clip(tmp_path / name).frames for name in ("plain.mp4", "room.mp4")]
+    assert np.array_equal(*read)
+
+
+def test_room_needs_the_number_of_frames(tmp_path: Path) -> None:
+    media.encode_video(iter(moving_clip()), 16, tmp_path / "clip.mp4", room=6000)
+    assert [kind for kind, _ in boxes(tmp_path / "clip.mp4")] == [b"ftyp", b"moov", b"free", b"mdat"]
+    with pytest.raises(InputError, match="more than the 11 frames"):
+        media.encode_video(iter(moving_clip()), 16, tmp_path / "more.mp4", room=6000, count=11)
+    assert not (tmp_path / "more.mp4").exists()
+
+
 def test_progress_counts_frames(tmp_path: Path) -> None:
     seen: list[int] = []
     media.encode_video(moving_clip(5), 16, tmp_path / "clip.mp4", progress=seen.append)

@@ -18,11 +18,14 @@ from safegen.errors import KeyStoreError, ProvenanceError, SafegenError
 from safegen.keys import KeyStore, check_commitment
 from safegen.keys import pki as key_pki
 from safegen.provenance import sign as sign_module
+from safegen.provenance.backends import BACKENDS, LIBRARY, Order, Signing
 from safegen.provenance.credential import Credential, CredentialState, Origin
 from safegen.provenance.engine import make_context
 from safegen.provenance.manifest import InputFile, ManifestSpec, MediaFormat, Mode, Relationship
 from safegen.provenance.read import read_credential
-from safegen.provenance.sign import SignedAsset, sign_file
+from safegen.provenance.seal import Seal
+from safegen.provenance.sign import SignedAsset, sign_file, sign_own_file
+from safegen.provenance.signers import store_signer
 from safegen.settings import Home
 from safegen.types import ContentId
 
@@ -171,6 +174,57 @@ def test_video_to_video(tmp_path: Path, clip: Path, signed_clip: SignedAsset, ke
     actions = manifests(signed.path)[signed.manifest_id]["assertions"][0]["data"]["actions"]
     assert [a["action"] for a in actions] == ["c2pa.opened", "c2pa.edited", "c2pa.watermarked.bound"]
     assert actions[0]["parameters"]["ingredients"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["input", "input.dat", "input.jpg", "input.mkv"])
+@pytest.mark.parametrize("kind", ["picture", "clip"])
+def test_input_whose_name_says_nothing_or_lies_keeps_its_manifest(
+    tmp_path: Path,
+    clip: Path,
+    signed_still: SignedAsset,
+    signed_clip: SignedAsset,
+    keys: KeyStore,
+    kind: str,
+    name: str,
+    backend: str,
+) -> None:
+    earlier = signed_still if kind == "picture" else signed_clip
+    (tmp_path / name).write_bytes(earlier.path.read_bytes())
+    spec = make_spec(mode=Mode.VIDEO, ingredients=(InputFile(tmp_path / name, Relationship.PARENT),))
+    signed = sign_file(clip, tmp_path / "out.mp4", spec, keys, signing=Signing(BACKENDS[backend]))
+    found = read(signed.path, keys)
+    assert (found.state, found.ingredients[0].manifest_id) == (CredentialState.TRUSTED, earlier.manifest_id)
+    assert set(manifests(signed.path)) == {signed.manifest_id, earlier.manifest_id}
+
+
+def make_sidecar(clip: Path, keys: KeyStore) -> bytes:
+    signer = store_signer(keys)
+    return LIBRARY.write(clip, None, Order(make_spec(content_id=PARENT_ID), signer, keys.root_pem))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["intact", "edited", "embedded too", "garbage"])
+def test_input_whose_manifest_lies_beside_it_keeps_it(
+    tmp_path: Path, clip: Path, signed_clip: SignedAsset, keys: KeyStore, kind: str, backend: str
+) -> None:
+    source = tmp_path / "input.mp4"
+    source.write_bytes(clip.read_bytes() if kind != "embedded too" else signed_clip.path.read_bytes())
+    store = make_sidecar(clip, keys) if kind != "garbage" else b"no store"
+    source.with_suffix(".c2pa").write_bytes(store)
+    if kind == "edited":
+        source.write_bytes(clip.read_bytes()[:-1] + b"!")
+    spec = make_spec(mode=Mode.VIDEO, ingredients=(InputFile(source, Relationship.PARENT),))
+    if kind == "garbage":
+        with pytest.raises(ProvenanceError, match="cannot record the input"):
+            sign_file(clip, tmp_path / "out.mp4", spec, keys, signing=Signing(BACKENDS[backend]))
+        return
+    found = read(sign_file(clip, tmp_path / "out.mp4", spec, keys, signing=Signing(BACKENDS[backend])).path, keys)
+    (ingredient,) = found.ingredients
+    assert (found.state, ingredient.relationship, ingredient.title) == ("trusted", "parentOf", "source video")
+    assert (ingredient.manifest_id == signed_clip.manifest_id) == (kind == "embedded too")
+    assert ingredient.manifest_id is not None
+    assert ingredient.failure_codes == (("assertion.bmffHash.mismatch",) if kind == "edited" else ())
 
 
 def test_provenance_survives_two_generations(
@@ -355,6 +409,63 @@ def test_interrupt(tmp_path: Path, clip: Path, keys: KeyStore, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         sign_file(clip, tmp_path / "out.mp4", make_spec(), keys)
     assert not list(tmp_path.iterdir())
+
+
+# -- a file of one's own -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def roomy(tmp_path: Path, clip: Path) -> Path:
+    """An encoded clip with room for a manifest."""
+    ffmpeg("-i", clip, "-c", "copy", "-moov_size", "12000", tmp_path / "roomy.mp4")
+    return tmp_path / "roomy.mp4"
+
+
+def test_own_file_is_signed_where_it_is(tmp_path: Path, roomy: Path, keys: KeyStore) -> None:
+    before = roomy.stat()
+    at = roomy.read_bytes().index(b"mdat")
+    signed = sign_own_file(roomy, tmp_path / "spare.mp4", make_spec(keys), keys)
+    assert (signed.path, roomy.stat().st_ino, roomy.stat().st_size) == (roomy, before.st_ino, before.st_size)
+    content = roomy.read_bytes()
+    assert (content.index(b"mdat"), hashlib.sha256(content).hexdigest()) == (at, signed.sha256)
+    assert signed.manifest_bytes in content
+    found = read(roomy, keys)
+    assert (found.state, found.manifest_id) == (CredentialState.TRUSTED, signed.manifest_id)
+    assert [p.name for p in tmp_path.iterdir()] == ["roomy.mp4"]
+
+
+@pytest.mark.parametrize("why", ["no room", "too little room", "another backend", "a picture"])
+def test_own_file_without_room_is_copied(
+    tmp_path: Path, clip: Path, still: Path, signed_clip: SignedAsset, keys: KeyStore, roomy: Path, why: str
+) -> None:
+    source = {"no room": clip, "a picture": still}.get(why, roomy)
+    before, changes = source.read_bytes(), {}
+    if why == "a picture":
+        changes = {"media_format": MediaFormat.PNG}
+    if why == "too little room":
+        changes = {"mode": Mode.VIDEO, "ingredients": (InputFile(signed_clip.path, Relationship.PARENT),)}
+    spare = tmp_path / f"spare{source.suffix}"
+    signing = Signing(BACKENDS["c2pa-python" if why == "another backend" else "native"])
+    signed = sign_own_file(source, spare, make_spec(keys, **changes), keys, signing=signing)
+    assert (signed.path, source.read_bytes()) == (spare, before)
+    assert read(spare, keys).state is CredentialState.TRUSTED
+
+
+def test_own_file_that_cannot_be_signed_stays_what_it_was(
+    tmp_path: Path, roomy: Path, keys: KeyStore, signed_clip: SignedAsset
+) -> None:
+    before = roomy.read_bytes()
+    stamped = Seal(store_signer(keys), ("http://127.0.0.1:9/",))
+    with pytest.raises(ProvenanceError, match="time-stamp"):
+        sign_own_file(roomy, tmp_path / "spare.mp4", make_spec(), keys, seal=stamped)
+    assert roomy.read_bytes() == before
+    without = Seal(store_signer(keys), ("http://127.0.0.1:9/", "none"))
+    signed = sign_own_file(roomy, tmp_path / "spare.mp4", make_spec(), keys, seal=without)
+    assert signed.signature["timestamp"]["status"] == "unavailable"  # type: ignore[call-overload, index]
+    assert signed.path == roomy
+    assert [p.name for p in tmp_path.iterdir()] == ["roomy.mp4"]
+    with pytest.raises(ProvenanceError, match="cannot be signed as a new"):
+        sign_own_file(signed_clip.path, tmp_path / "other.mp4", make_spec(), keys)
 
 
 class Listener(http.server.BaseHTTPRequestHandler):
