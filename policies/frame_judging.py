@@ -3,8 +3,8 @@
 Frames are looked at ``sample_fps`` times a second over the whole clip, the first and the last always. Where one hits,
 its neighbours are looked at too, so that a flash between two samples is still confirmed. A hit counts when it lasts:
 ``min_hits`` samples in a row, or as many frames in a row, must reach the threshold, so that one odd frame decides
-nothing. A span then reaches to the nearest frames on either side that were looked at and found clean: what lies
-between two looks is not known to be harmless.
+nothing. A span then reaches to the nearest samples on either side that were found clean: what lies between two of them
+is not known to be harmless.
 """
 
 from __future__ import annotations
@@ -135,15 +135,15 @@ def streaks(looked: Looked, scores: Mapping[int, float], min_hits: int, level: f
     """Return the spans in which looks in a row reach ``level``, in order of time; they do not overlap."""
     hot = sorted((first, last, score) for score, first, last in _windows(looked, scores, min_hits) if score >= level)
     merged: list[tuple[int, int, float]] = []
-    times = looked.times
+    samples = looked.sampled
     for first, last, score in hot:
-        if merged and (first <= merged[-1][1] or _next(times, merged[-1][1], looked.frames) == first):
+        if merged and first <= _next(samples, merged[-1][1], looked.frames):
             a, b, best = merged[-1]
             merged[-1] = (a, max(b, last), max(best, score))
         else:
             merged.append((first, last, score))
     return [
-        Streak(score, first, _before(times, first) + 1, _next(times, last, looked.frames))
+        Streak(score, first, _before(samples, first) + 1, _next(samples, last, looked.frames))
         for first, last, score in merged
     ]
 

@@ -72,8 +72,10 @@ def sort_call(call: Mapping[str, Any], fps: float) -> Entrances:
 class _Sorting:
     out: Entrances
     fps: float
+    numbers: list[int] = field(default_factory=lambda: [0])  # of one argument, counted so far
 
     def argument(self, name: str, value: Any) -> Any:
+        self.numbers[0] = 0
         if _EMBEDDING.search(name) and not _is_plain(value):
             self.out.embeddings[name] = value
             return value
@@ -84,6 +86,9 @@ class _Sorting:
     def _value(self, where: str, name: str, value: Any, depth: int) -> Any:
         """Sort one value; ``where`` is its full name, ``name`` the last part that is one."""
         if _is_plain(value):
+            self.numbers[0] += _count_numbers(value, 0)
+            if self.numbers[0] > MAX_NUMBERS:  # many short lists are one long one
+                self.out.unjudgeable.append(where)
             return value
         if isinstance(value, Path) or (isinstance(value, str) and _PICTURE.search(name) and _is_file(value)):
             return self._pictures(where, name, _read_pictures(Path(value)))

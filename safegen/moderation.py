@@ -77,7 +77,7 @@ class Moderation:
         )  # fmt: skip
         decision = engine.judge(self._request)
         decision = self._consented(decision)
-        for name in inputs.entrances.unjudgeable:
+        for name in dict.fromkeys(inputs.entrances.unjudgeable):
             decision = _blocked(decision, "not_judgeable", name)
         if inputs.entrances.embeddings:
             why = refusal(

@@ -41,6 +41,10 @@ def soft_binding_alg(scheme: str) -> str:
     return f"org.safegen.{scheme}.1"
 
 
+LOOKS_ALG = soft_binding_alg("video-hash")
+"""The soft binding that is taken from the pictures instead of put into them (``safegen.media.video_hash``)."""
+
+
 class Basis(StrEnum):
     """What a finding rests on (EU Code of Practice, measure 2.3)."""
 
@@ -209,8 +213,8 @@ class Rewrite:
 class Span:
     """A stretch of a clip that hit, in seconds: from ``start_s`` up to, not including, ``end_s``.
 
-    It reaches to the nearest frames on either side that were looked at and found clean; ``first_s`` is the first frame
-    that was seen to hit. ``remedy`` is what the policy wants done to it ("pixelate", "drop"), empty where it stops.
+    It reaches to the nearest samples on either side that were found clean; ``first_s`` is the first frame that was seen
+    to hit. ``remedy`` is what the policy wants done to it ("pixelate", "drop"), empty where it stops.
     """
 
     category: str
