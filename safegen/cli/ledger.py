@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from safegen.cli import ledger_proofs
 from safegen.cli.shell import Bars, JsonFlag, command, print_json
 from safegen.errors import EXIT_DONE, EXIT_NOT_VERIFIED, InputError
 from safegen.settings import Home
 from safegen.types import Json
 
 app = typer.Typer(help="Read and check the ledger.", no_args_is_help=True)
+ledger_proofs.add_to(app)
 
 
 @app.command("list")

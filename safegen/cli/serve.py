@@ -35,7 +35,7 @@ def run(*, host: str, port: int, public: bool, as_json: bool) -> None:
                 remedy="Set SAFEGEN_RESOLUTION_TOKEN_FILE, or say --public if that is meant.",
             )
         Ledger.open(home.ledger_url, create=False, read_only=True).close()  # what is wrong with it shows now
-        listening = _listen(host, port)
+        listening = listen(host, port)
         with listening:
             name = f"[{host}]" if ":" in host else host
             url = f"http://{name}:{listening.getsockname()[1]}{PREFIX}"
@@ -50,7 +50,8 @@ def run(*, host: str, port: int, public: bool, as_json: bool) -> None:
             uvicorn.Server(config).run([listening])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; InputError if the address cannot be had."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=128)

@@ -318,17 +318,23 @@ class Ledger:
             return tuple(merkle.consistency_path(old_size, signed.size, TreeReader(connection)))
 
     def publish(
-        self, place: Place, key: VerifierKey, progress: Callable[[int, int], None] | None = None
+        self,
+        place: Place,
+        key: VerifierKey,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        note: str | None = None,
     ) -> Published | None:
         """Bring the files at ``place`` (c2sp.org/tlog-tiles) up to the newest checkpoint; None if there is none yet.
 
-        Raises LedgerError if what is there is not an earlier state of this ledger under ``key``, or cannot be read or
-        written; LedgerDamagedError if the tables contradict the checkpoint. Nothing that was there is changed.
+        ``note`` is a checkpoint to publish in its place: one of this ledger with cosignatures, say. Raises LedgerError
+        if what is there is not an earlier state of this ledger under ``key``, or cannot be read or written;
+        LedgerDamagedError if the tables contradict the checkpoint. Nothing that was there is changed.
         """
-        if self.checkpoint() is None:
+        note = note or self.checkpoint()
+        if note is None:
             return None
         with reading(self._engine, snapshot=True) as connection:
-            note, _ = _newest(connection)
             return tiles.publish(connection, note, open_checkpoint(note, key), place, key, progress)
 
     def verify(

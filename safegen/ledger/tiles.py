@@ -85,7 +85,8 @@ def publish(
     The place's own checkpoint must be an earlier one of this log, signed by ``key``: LedgerError if it is not, or if
     the ledger does not continue it (a fork), and nothing is written then.
     """
-    known = _known(connection, signed, place, key)
+    kept = place.read("checkpoint")
+    known = 0 if kept is None else _known(connection, signed, kept, key)
     files = list(_wanted(known, signed.size))
     reader = TreeReader(connection)
     if merkle.tree_root(signed.size, reader) != signed.root:
@@ -102,9 +103,10 @@ def publish(
             place.write(tile_path(level, position, width), b"".join(row))
         if progress is not None:
             progress(done + 1, len(files))
-    if known < signed.size:
+    renewed = kept != note.encode()  # perhaps by a cosignature alone
+    if renewed:
         place.write("checkpoint", note.encode())
-    return Published(signed.size, len(files) + (known < signed.size), note)
+    return Published(signed.size, len(files) + renewed, note)
 
 
 def _leaves(connection: Connection, position: int, width: int) -> list[str]:
@@ -117,11 +119,8 @@ def _leaves(connection: Connection, position: int, width: int) -> list[str]:
     return found
 
 
-def _known(connection: Connection, signed: Checkpoint, place: Place, key: VerifierKey) -> int:
-    """Return how much of the ledger the place has: 0, or the size of its checkpoint once it proves to be ours."""
-    kept = place.read("checkpoint")
-    if kept is None:
-        return 0
+def _known(connection: Connection, signed: Checkpoint, kept: bytes, key: VerifierKey) -> int:
+    """Return how much of the ledger the place has: the size of its checkpoint, once that proves to be ours."""
     try:
         before = open_checkpoint(kept.decode(), key)
     except (LedgerError, UnicodeDecodeError) as error:
