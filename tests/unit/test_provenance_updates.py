@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import io
 import json
 import time
 from pathlib import Path
@@ -10,18 +12,22 @@ from typing import Any
 
 import c2pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from native_pki import make_pki
-from provenance_samples import CONTENT_ID, ffmpeg, make_clip, make_spec, make_still
+from provenance_samples import ALG, CONTENT_ID, ffmpeg, make_clip, make_spec, make_still
 
-from safegen.errors import ProvenanceError
+from safegen.errors import ProvenanceError, SafegenError
 from safegen.keys import KeyStore
 from safegen.keys import pki as key_pki
 from safegen.provenance.backends import BACKENDS, Signing
 from safegen.provenance.credential import CredentialState
 from safegen.provenance.engine import make_context
 from safegen.provenance.manifest import InputFile, Manifest, MediaFormat, Mode, Relationship
-from safegen.provenance.native import jumbf
+from safegen.provenance.native import jumbf, streaming
+from safegen.provenance.native.updating import UPDATED
 from safegen.provenance.read import read_credential
+from safegen.provenance.restoring import Restoration, restore_file
 from safegen.provenance.seal import Seal
 from safegen.provenance.sign import SignedAsset, sign_file
 from safegen.provenance.signers import CallbackSigner
@@ -211,6 +217,59 @@ def test_video_made_from_an_updated_one_keeps_all(
     made = sign_file(folder / "clip.mp4", tmp_path / "b.mp4", spec, keys)
     assert len(report(made.path, keys.root_pem)["manifests"]) == 3
     assert read_credential(made.path, trust_anchors_pem=keys.root_pem).state is CredentialState.TRUSTED
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_marks_that_matched_stand_in_the_ingredient(
+    folder: Path, signed: dict[str, SignedAsset], tmp_path: Path, keys: KeyStore, backend: str
+) -> None:
+    """Natively; the library has no such field."""
+    what = Restoration(CONTENT_ID, (ALG,), dt.datetime.now(dt.UTC))
+    kept = signed["native clip.mov"].manifest_bytes
+    done = restore_file(
+        folder / "clip.mp4", tmp_path / "out.mp4", kept, what, keys, anchors_pem=keys.root_pem,
+        signing=Signing(BACKENDS[backend]),
+    )  # fmt: skip
+    assert read_credential(done.path, trust_anchors_pem=keys.root_pem).state is CredentialState.TRUSTED
+    active = jumbf.manifests(done.manifest_bytes)[-1]
+    (store,) = [box for box in active.children() if box.kind == jumbf.ASSERTIONS]
+    (ingredient,) = [box.cbor() for box in store.children() if box.label == "c2pa.ingredient.v3"]
+    said = (ingredient.get("softBindingsMatched"), ingredient.get("softBindingAlgorithmsMatched"))
+    assert said == ((True, [ALG]) if backend == "native" else (None, None))
+    assert ingredient["validationResults"]["activeManifest"]["failure"][0]["code"] == "assertion.bmffHash.mismatch"
+
+
+CUTS = st.one_of(st.just(1.0), st.floats(0, 1))
+FLIPS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 7)), min_size=1, max_size=3)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "still.png", "still.jpg"])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=CUTS, flips=FLIPS)
+def test_damaged_file_is_refused_or_updated_so_that_it_reads_back(
+    signed: dict[str, SignedAsset],
+    tmp_path: Path,
+    keys: KeyStore,
+    name: str,
+    cut: float,
+    flips: list[tuple[float, int]],
+) -> None:
+    """The containers alone, then all: never anything but our own errors, and no update of what does not hold."""
+    content = bytearray(signed[f"native {name}"].path.read_bytes())
+    for place, bit in flips:
+        content[int(place**3 * (len(content) - 1))] ^= 1 << bit
+    source, target = tmp_path / name, tmp_path / f"out{Path(name).suffix}"
+    source.write_bytes(content[: int(cut * len(content))])
+    with contextlib.suppress(SafegenError), source.open("rb") as file:
+        container = UPDATED[FORMATS[name]](file)
+        streaming.copy(file, io.BytesIO(), container, 10)
+    try:
+        update_file(source, target, keys, anchors_pem=keys.root_pem)
+    except SafegenError:
+        assert not target.exists()
+        return
+    assert read_credential(target, trust_anchors_pem=keys.root_pem).state is CredentialState.TRUSTED
+    target.unlink()
 
 
 def test_an_update_has_one_parent(folder: Path) -> None:
