@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shutil
 import signal
@@ -20,12 +21,14 @@ from safegen.keys import KeyStore
 from safegen.ledger import Ledger
 from safegen.provenance import updating
 from safegen.provenance.read import read_credential
-from safegen.provenance.trust import Trust
+from safegen.provenance.trust import Trust, add_list
 from safegen.recovery import recover
 from safegen.resigning import resign
 from safegen.settings import Home
 from safegen.types import Basis, Finding, Verdict
 from safegen.verification import verify
+from tests.unit.ocsp_samples import Responder
+from tests.unit.pki_samples import TimeStampAuthority
 from tests.unit.provenance_samples import make_clip, make_spec
 from tests.unit.recovery_samples import Recorded, record
 
@@ -78,6 +81,33 @@ def test_again_and_after_new_keys_altogether(made: Recorded, own: Home, tmp_path
     assert (second.previous, second.previous_entry) == (first.manifest_id, first.entry)
     verdict = verify(second.output, home=own)
     assert (verdict.verdict, ledger_finding(verdict).evidence["resigned"]) == ("verified", second.entry)
+
+
+def test_it_brings_the_time_stamp_and_the_ocsp_answer_that_were_missing(
+    made: Recorded, own: Home, tmp_path: Path
+) -> None:
+    """With another signer, whose CA runs a responder: all of it from the home's settings."""
+    responder = Responder()
+    key = tmp_path / "signer.pem"
+    key.write_text(responder.pki.chain_pem + responder.pki.leaf.key_pem.decode())
+    assert read_credential(made.signed.path, trust=trusted_root(own)).timestamp is None
+    (tmp_path / "tsa").mkdir()
+    with TimeStampAuthority(tmp_path / "tsa").serve() as authority:
+        home = replace(own, signer=f"file:{key}", ocsp="require", timestamp_authorities=authority.url)
+        done = resign(made.signed.path, tmp_path / "out.mp4", home=home)
+        responder.mood = "revoked"
+        with pytest.raises(ProvenanceError, match="was revoked at"):
+            resign(made.signed.path, tmp_path / "revoked.mp4", home=home)
+    responder.close()
+    assert not (tmp_path / "revoked.mp4").exists()
+    add_list(own, "tsa", "tsa", authority.authority.root.pem.encode(), source="test", now=dt.datetime.now(dt.UTC))
+    found = read_credential(done.output, trust=trusted_root(own))
+    assert (found.state, found.timestamp_trusted, found.signer) == ("trusted", True, "Signer")
+    with Ledger.open(own.ledger_url, create=False, read_only=True) as ledger:
+        signature = ledger.get(done.entry).body["signature"]
+    assert isinstance(signature, dict)
+    assert (signature["ocsp"]["status"], signature["timestamp"]["status"]) == ("stapled", "stamped")
+    assert verify(done.output, home=own).verdict == "verified"
 
 
 def test_a_restored_file_signed_again_stays_a_restored_one(made: Recorded, own: Home, tmp_path: Path) -> None:
