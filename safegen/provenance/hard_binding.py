@@ -31,6 +31,7 @@ UNTRUSTED: Final = "signingCredential.untrusted"
 _OF_BINDINGS: Final = re.compile(r"assertion\.(data|bmff|boxes|collection|multiAsset)Hash\.|hardBindings")
 _LABELS: Final = {"c2pa.hash.bmff": False, "c2pa.hash.bmff.v2": True, "c2pa.hash.bmff.v3": True}  # offsets hashed?
 _ALGS: Final = frozenset({"sha256", "sha384", "sha512"})
+_URL: Final = re.compile(r"self#jumbf=/c2pa/(?P<manifest>[^/]+)/c2pa\.assertions/(?P<label>[^/]+)")
 _FIELDS: Final = frozenset({"exclusions", "alg", "hash", "name"})
 _CONDITIONS: Final = frozenset({"xpath", "length", "data", "subset", "version", "flags", "exact"})
 _XPATH: Final = re.compile(r"(/[ -.0-~]{4})+")
@@ -123,6 +124,11 @@ class LargeFile:
         self._file, self._boxes, self._deadline = file, boxes, deadline
         self._known: dict[str, bool | None] = {}
 
+    @classmethod
+    def of(cls, file: BinaryIO, size: int, boxes: Sequence[Box], deadline: float) -> LargeFile | None:
+        """Return a file of which ``boxes`` is the top level as a large one, if it is one."""
+        return cls(file, boxes, deadline) if boxes and size >= LARGE else None
+
     def thinned(self) -> Thinned:
         """Return the file without its media."""
         return Thinned(self._file, self._boxes)
@@ -150,14 +156,16 @@ class LargeFile:
         others = {item["code"] for item in failures if item["code"] != MISMATCH}
         if any(_OF_BINDINGS.match(item["code"]) for item in active["success"]) or len(about_file) != 1:
             return None
-        if not others <= {UNTRUSTED} or any(delta["validationDeltas"]["failure"] for delta in deltas):
+        of_ingredients = {item["code"] for delta in deltas for item in delta["validationDeltas"]["failure"]}
+        if not others | of_ingredients <= {UNTRUSTED}:
             return None
-        manifest_id, url = store["active_manifest"], about_file[0]["url"]
-        label = url.removeprefix(f"self#jumbf=/c2pa/{manifest_id}/c2pa.assertions/")
-        if label not in _LABELS:
-            return None  # also where it stands in the manifest of an ingredient
-        if url not in self._known:
-            binding = _parse(label, details["manifests"][manifest_id]["assertion_store"][label])
+        url = about_file[0]["url"]
+        place = _URL.fullmatch(url)
+        if place is None or place["label"] not in _LABELS:
+            return None
+        if url not in self._known:  # not of the active manifest where that is an update manifest
+            assertions = details["manifests"][place["manifest"]]["assertion_store"]
+            binding = _parse(place["label"], assertions[place["label"]])
             self._known[url] = self._check(binding) if binding else None
         return self._known[url]
 
@@ -192,11 +200,13 @@ class LargeFile:
 
 
 def _set_match(store: Any) -> None:
-    active = store["validation_results"]["activeManifest"]
+    results = store["validation_results"]
+    active, deltas = results["activeManifest"], results.get("ingredientDeltas") or ()
     (entry,) = [item for item in active["failure"] if item["code"] == MISMATCH]
     active["failure"].remove(entry)
     active["success"].append({"code": MATCH, "url": entry["url"]})
-    trusted = any(item["code"] == "signingCredential.trusted" for item in active["success"])
+    strangers = active["failure"] or any(delta["validationDeltas"]["failure"] for delta in deltas)
+    trusted = not strangers and any(item["code"] == "signingCredential.trusted" for item in active["success"])
     store["validation_state"] = "Trusted" if trusted else "Valid"
 
 

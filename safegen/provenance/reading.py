@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, Final
 
 import c2pa
 
-from safegen.provenance import hard_binding, sandbox
+from safegen.provenance import sandbox
 from safegen.provenance.engine import guess_format, make_context
-from safegen.provenance.hard_binding import LargeFile, OutOfTimeError
+from safegen.provenance.hard_binding import LARGE, LargeFile, OutOfTimeError, Thinned
 from safegen.provenance.sandbox import ReadLimits, Task
 from safegen.provenance.survey import is_ordinary_store, survey
 
@@ -44,50 +44,54 @@ class Reading:
         self._deadline = time.monotonic() + self._seconds
         found = survey(file)
         self._ordinary = found.ordinary and not fragments
-        large = size >= hard_binding.LARGE and bool(found.boxes)
-        self._large = LargeFile(file, found.boxes, self._deadline) if large and self._ordinary else None
+        self._large = LargeFile.of(file, size, found.boxes, self._deadline) if self._ordinary else None
 
     def report(self, anchors: str, manifest: bytes | None, *, crjson: bool = False) -> Report:
         """Read the file's manifests, or ``manifest`` in their place; as crJSON on demand."""
+        task = Task(self._path, anchors, manifest, self._fragments, crjson)
         if not self._ordinary or (manifest is not None and not is_ordinary_store(manifest)):
             left = max(self._deadline - time.monotonic(), 0.01)
-            task = Task(self._path, anchors, manifest, self._fragments, crjson)
             answer = sandbox.run(task, self._limits, left)
             return Report(answer.get("store"), str(answer.get("error", "")), str(answer.get("problem", "")))
         try:
-            if self._large is not None and not crjson:
-                found = _examine(self._large.thinned(), self._path, anchors, manifest, detailed=True)
-                if found.error or self._large.settle(found.store["report"], found.store["details"]):
-                    return Report(found.store and found.store["report"], found.error, found.problem)
-            return _examine(_Watched(self._file, self._deadline), self._path, anchors, manifest, crjson=crjson)
+            return _examine_file(self._file, self._large, task, self._deadline)
         except OutOfTimeError:
             answer = sandbox.too_slow(self._seconds)
             return Report(None, answer["error"], answer["problem"])
 
 
 def examine_whole(task: Task, seconds: float) -> dict[str, Any]:
-    """Read without any survey first, fragments too: what the separate process does. Returns a report's fields."""
+    """Read whatever it takes, fragments too: what the separate process does. Returns a report's fields."""
     deadline = time.monotonic() + seconds
     with task.path.open("rb") as file:
-        if not task.fragments:
-            found = _examine(_Watched(file, deadline), task.path, task.anchors, task.manifest, crjson=task.crjson)
-        else:
+        if task.fragments:
             found = _examine_fragments(file, task, deadline)
+        else:
+            size = file.seek(0, 2)
+            large = LargeFile.of(file, size, survey(file).boxes, deadline) if size >= LARGE else None
+            found = _examine_file(file, large, task, deadline)
     return {"store": found.store, "error": found.error, "problem": found.problem}
 
 
-def _examine(
-    stream: Any, path: Path, anchors: str, manifest: bytes | None, *, detailed: bool = False, crjson: bool = False
-) -> Report:
-    """Read with the library; ``detailed``: both of its reports; ``crjson``: its view for other tools instead."""
+def _examine_file(file: BinaryIO, large: LargeFile | None, task: Task, deadline: float) -> Report:
+    """Read a file; OutOfTimeError after the deadline. crJSON is the library's alone, with the whole file."""
+    if large is not None and not task.crjson:
+        found = _examine(_Watched(large.thinned(), deadline), task, detailed=True)
+        if found.error or large.settle(found.store["report"], found.store["details"]):
+            return Report(found.store and found.store["report"], found.error, found.problem)
+    return _examine(_Watched(file, deadline), task)
+
+
+def _examine(stream: _Watched, task: Task, *, detailed: bool = False) -> Report:
+    """Read with the library; ``detailed``: both of its reports."""
     stream.seek(0)
     try:
-        with c2pa.Reader(guess_format(path), stream, manifest, make_context(anchors)) as reader:
-            store = json.loads(reader.crjson() if crjson else reader.json())
+        with c2pa.Reader(guess_format(task.path), stream, task.manifest, make_context(task.anchors)) as reader:
+            store = json.loads(reader.crjson() if task.crjson else reader.json())
             if detailed:
                 store = {"report": store, "details": json.loads(reader.detailed_json())}
     except (c2pa.C2paError, ValueError, RecursionError) as error:
-        if getattr(stream, "expired", False):
+        if stream.expired:
             raise OutOfTimeError("the library was stopped") from error
         return _failed(error)
     return Report(store)
@@ -123,7 +127,7 @@ def _failed(error: Exception) -> Report:
 class _Watched(io.RawIOBase):
     """A file that reads until a deadline: the library, whatever it is at, then gives up."""
 
-    def __init__(self, file: BinaryIO, deadline: float) -> None:
+    def __init__(self, file: BinaryIO | Thinned, deadline: float) -> None:
         self._file, self._deadline, self.expired = file, deadline, False
 
     def readable(self) -> bool:
@@ -142,7 +146,7 @@ class _Watched(io.RawIOBase):
         if time.monotonic() > self._deadline:
             self.expired = True
             raise OutOfTimeError("reading the file took too long")
-        return int(self._file.readinto(buffer))  # type: ignore[attr-defined]
+        return int(self._file.readinto(buffer))  # type: ignore[union-attr]
 
     def write(self, _: Any) -> int:
         raise io.UnsupportedOperation("read only")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import random
 import shutil
 import subprocess
@@ -287,58 +286,7 @@ def test_ancestors_that_name_each_other_end() -> None:
     assert report_module._ai_generated("a", loop) is False
 
 
-# --- public files -----------------------------------------------------------------------------------------------------
-
-
-def expected_state(text: str) -> CredentialState:
-    head = text.split(";")[0].split(":")[0]
-    if "must fetch remote" in text:
-        return CredentialState.ABSENT
-    return {
-        "Valid": CredentialState.VALID,
-        "Trusted": CredentialState.TRUSTED,
-        "Invalid": CredentialState.INVALID,
-        "C2paManifestNotFound": CredentialState.ABSENT,
-        "C2paNotSupported": CredentialState.ABSENT,
-    }.get(head, CredentialState.UNREADABLE)
-
-
-def test_public_files_end_in_their_documented_states(shared_data: Path) -> None:
-    folder = shared_data / "c2pa"
-    official = (folder / "trust" / "C2PA-TRUST-LIST.pem").read_text()
-    test_roots = official + (folder / "trust" / "c2pa-rs-test-roots.pem").read_text()
-    with (folder / "MANIFEST.tsv").open() as table:
-        rows = list(csv.DictReader(table, delimiter="\t"))
-    assert len(rows) > 50
-    wrong = []
-    for row in rows:
-        for anchors, column in (
-            (official, "reader_official_trust"),
-            (test_roots, "reader_official+c2pa-rs_test_roots"),
-        ):
-            found = read_credential(folder / row["file"], trust_anchors_pem=anchors)
-            codes = row[column].partition("fail=")[2]
-            expected = (expected_state(row[column]), set(codes.split(",")) - {""})
-            if (found.state, expected[1]) != (expected[0], set(found.failure_codes) & expected[1]):
-                wrong.append((row["file"], column, found.state, found.failure_codes, expected))
-            if found.state is CredentialState.INVALID:  # never "invalid" without saying why, ingredients included
-                assert found.failure_codes, row["file"]
-    assert wrong == []
-
-
-def test_public_files_truncated_and_flipped(shared_data: Path, tmp_path: Path) -> None:
-    chance = random.Random(11)
-    for path in sorted((shared_data / "c2pa").iterdir()):
-        if not path.is_file() or path.stat().st_size > 300_000:
-            continue
-        content = path.read_bytes()
-        for _ in range(4):
-            bad = bytearray(content[: chance.randrange(1, len(content) + 1)])
-            for _ in range(chance.randrange(4)):
-                bad[chance.randrange(len(bad))] ^= 1 << chance.randrange(8)
-            target = tmp_path / path.name
-            target.write_bytes(bad)
-            read_credential(target)
+# --- imports ----------------------------------------------------------------------------------------------------------
 
 
 def test_reading_loads_nothing_heavy() -> None:
