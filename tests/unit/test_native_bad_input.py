@@ -19,7 +19,7 @@ from provenance_samples import ffmpeg, make_clip, make_spec, make_still
 
 from safegen.errors import ConfigError, ProvenanceError, SafegenError, UnreadableMediaError
 from safegen.keys import KeyStore
-from safegen.provenance.backends import BACKENDS, NativeBackend, Signing
+from safegen.provenance.backends import BACKENDS, NativeBackend, Order, Signing
 from safegen.provenance.credential import CredentialState
 from safegen.provenance.manifest import MediaFormat
 from safegen.provenance.native import writer
@@ -27,6 +27,7 @@ from safegen.provenance.native.cose import ClaimSigner
 from safegen.provenance.native.writer import Request, write, write_file, write_in_place
 from safegen.provenance.read import read_credential
 from safegen.provenance.sign import sign_file
+from safegen.provenance.signers import store_signer
 from safegen.settings import Home
 
 FORMATS = {
@@ -379,6 +380,28 @@ def test_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="'rust'") as caught:
         Signing.from_environment()
     assert "native" in caught.value.remedy
+
+
+def test_layouts_that_the_native_writer_does_not_know_are_left_to_the_library(
+    folder: Path, tmp_path: Path, keys: KeyStore
+) -> None:
+    """Here items at the top of the file. With an OCSP answer, which the library would leave out, nothing is signed."""
+    source = tmp_path / "items.mp4"
+    handler = struct.pack(">I4s", 33, b"hdlr") + bytes(8) + b"null" + bytes(13)
+    meta = struct.pack(">I4s", 12 + len(handler), b"meta") + bytes(4) + handler
+    source.write_bytes((folder / "clip.mp4").read_bytes() + meta)
+    signed = sign_file(source, tmp_path / "out.mp4", make_spec(), keys, signing=Signing())
+    found = read_credential(signed.path, trust_anchors_pem=keys.root_pem)
+    assert (found.state, found.content_matches) == (CredentialState.TRUSTED, True)
+    order = Order(make_spec(), store_signer(keys), keys.root_pem, staple=b"an answer")
+    with (tmp_path / "stapled.mp4").open("x+b") as target, pytest.raises(ProvenanceError, match="absolute offsets"):
+        NativeBackend().write(source, target, order)
+
+
+def test_formats_that_the_native_writer_does_not_know_are_left_to_the_library() -> None:
+    assert {kind: Signing().backend_for(kind).name for kind in ("video/mp4", "image/png", "image/webp")} == {
+        "video/mp4": "native", "image/png": "native", "image/webp": "c2pa-python",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("read_back", [True, False])
