@@ -218,7 +218,8 @@ class Reviews:
         """Return what was said about this very request: an approval that can be used, a denial, or None.
 
         An approval counts for the reasons that its reviewer saw and no others; one given for frames counts for that
-        seed alone, and covers the request's own review as well.
+        seed alone, and covers the request's own review as well. LedgerDamagedError where the ledger as a whole does not
+        verify: then no approval counts.
         """
         now = dt.datetime.now(dt.UTC)
         found: Approval | None = None
@@ -226,15 +227,16 @@ class Reviews:
             if not case.words or not self._same(case.entry, text):
                 continue
             if case.denied is not None and (case.stage == "request" or case.entry.body.get("seed") == seed):
-                return self._proven(case, case.denied)
+                return case.denied
             if case.stage == "frames" and case.entry.body.get("seed") != seed:
                 continue
             for word in case.words:
                 approval = Approval(word, case.entry.index, case.stage, case.asked)
                 alive = word.expires is not None and now < word.expires
                 if alive and case.spent.get(word.entry, 0) < word.uses and approval.covers(decision, stage):
-                    self._proven(case, word)
                     found = found or approval
+        if found is not None:
+            self._check_ledger()
         return found
 
     def use(self, approval: Approval, content_id: ContentId) -> bool:
@@ -252,15 +254,11 @@ class Reviews:
         commitment: Any = entry.body.get("request_commitment")
         return isinstance(commitment, Mapping) and check_commitment(text, self._key, commitment)
 
-    def _proven(self, case: Case, word: Word) -> Word:
-        """Return the word, once it and its case were shown to lie under a checkpoint that our key signed."""
-        from safegen.ledger import verify_inclusion
-
-        for index in (case.entry.index, word.entry):
-            entry = self._ledger.get(index)
-            if not verify_inclusion(self._ledger.prove(index), entry.leaf, self._public_key):
-                raise LedgerDamagedError(f"entry {index} lies under no checkpoint of ours", remedy=_VERIFY)
-        return word
+    def _check_ledger(self) -> None:
+        """Verify the whole ledger: a denial or a use that was edited away is in no row that could be looked at."""
+        report = self._ledger.verify(self._public_key)
+        if not report.ok:
+            raise LedgerDamagedError(f"the ledger does not verify: {report.problems[0].summary}", remedy=_VERIFY)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
