@@ -81,7 +81,7 @@ class FrameJudge:
                 joint = joint_hits(looked, where, policy.min_hits, context.words, context.topics)
                 if context.failed:
                     raise PolicyError(f"the text beside the pictures could not be read: {context.failed}")
-            except Exception as exc:
+            except (Exception, SystemExit) as exc:
                 case.failure(runner.failed(started, exc), source)
                 continue
             ran = True

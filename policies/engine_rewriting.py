@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 _MIN_WORDS = 2
 _SPACE = re.compile(r"[ \t]{2,}")
-_LONELY_COMMA = re.compile(r"\s+(?=[,.;:!?])|(?<=,)\s*,")
+_BEFORE_MARK = re.compile(r"[ \t]+(?=[,.;:!?])")
+_MARKS = re.compile(r"([,;:])(?:[ \t]*[,;:])+")
 _MAX_SHARE = 0.5  # of the prompt that may go: more is another prompt, not this one rewritten
 
 
@@ -42,7 +43,8 @@ def rewrite_prompt(
     for start, end, new in merged:
         out += [prompt[at:start], new]
         at = end
-    text = _LONELY_COMMA.sub("", _SPACE.sub(" ", "".join([*out, prompt[at:]]))).strip(" \t,;")
+    text = _BEFORE_MARK.sub("", _SPACE.sub(" ", "".join([*out, prompt[at:]])))
+    text = _MARKS.sub(r"\1", text).strip(" \t,;")
     if len(re.findall(r"\w+", text)) < _MIN_WORDS:
         return None
     return text, len(merged)

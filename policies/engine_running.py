@@ -82,7 +82,7 @@ class Runner(Generic[_C]):
         """Return the record of a run that ended well, begun at ``started`` (perf_counter)."""
         return self._run(RunStatus.RAN, started, shared_by, detail)
 
-    def failed(self, started: float, error: Exception) -> ClassifierRun:
+    def failed(self, started: float, error: BaseException) -> ClassifierRun:
         """Return the record of a run that ended in ``error``."""
         # What a library says may quote the text that it choked on; our own errors and time-outs never do.
         ours = isinstance(error, TimeoutError | NotAvailableError)

@@ -1,7 +1,8 @@
 """Whether the text classifiers can read a text at all. They know English; what they cannot read goes to a person.
 
-Two tests, both deliberately simple: a word of two letters or more in another script is unreadable; and a text of
-Latin letters of which hardly a word is in a small English vocabulary is in another language, or is no language.
+Three tests, all deliberately simple: a word of two letters or more in another script is unreadable; a text without any
+word says nothing that could be judged; and a text of Latin letters of which hardly a word is in a small English
+vocabulary is in another language, or is no language.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ def vocabulary() -> frozenset[str]:
 
 
 def unreadable(text: str, views: Sequence[View]) -> str:
-    """Return why the text cannot be read ("script" or "vocabulary"), or an empty string where it can."""
+    """Return why the text cannot be read ("script", "no words" or "vocabulary"), or an empty string where it can."""
     for word in _WORD.findall(text):
         if not word.isascii() and not any("a" <= c <= "z" for c in _folded(word)):
             return "script"
+    if not any(_WORD.search(view.text) for view in views if view.reliable):
+        return "no words"
     known = vocabulary()
     best = 1.0
     for view in views:

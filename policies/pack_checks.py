@@ -72,7 +72,7 @@ def sense_defects(source: Source, document: Mapping[str, Any]) -> list[Defect]:
     """Return what contradicts itself in the effective ``document``; ``source`` gives the lines."""
     found = [source.defect(w, m) for w, m in _rules(document)]
     found += [source.defect(w, m) for w, m in _floor(document)]
-    found += [source.defect(w, m) for w, m in _classifiers(document)]
+    found += [source.defect(w, m) for w, m in _classifiers(source, document)]
     known = document["frames"]["categories"]
     for label, category in document["frames"]["classes"].items():
         if category not in known:
@@ -111,16 +111,22 @@ def _floor(document: Mapping[str, Any]) -> Iterator[tuple[FieldPath, str]]:
             yield ("categories", category, "block"), f"locked, may not be above {highest}"
 
 
-def _classifiers(document: Mapping[str, Any]) -> Iterator[tuple[FieldPath, str]]:
+def _place(source: Source, part: str, name: str, number: int = 1) -> FieldPath:
+    """Return where a file itself speaks of the classifier ``name`` for the ``number``-th time."""
+    own = source.document.get(part, {}).get("classifiers", [])
+    places = [i for i, entry in enumerate(own) if spec_of(entry, 1.0).name == name]
+    return (part, "classifiers", places[min(number, len(places)) - 1]) if places else (part, "classifiers")
+
+
+def _classifiers(source: Source, document: Mapping[str, Any]) -> Iterator[tuple[FieldPath, str]]:
     for part in ("text", "frames"):
         entries = document[part]["classifiers"]
         specs = [spec_of(entry, 1.0) for entry in entries]
-        seen: set[str] = set()
-        for i, spec in enumerate(specs):
-            at: FieldPath = (part, "classifiers", i)
-            if spec.name in seen:
-                yield at, f"a second classifier called {spec.name!r}: give it a `name`"
-            seen.add(spec.name)
+        own = [spec_of(entry, 1.0).name for entry in source.document.get(part, {}).get("classifiers", [])]
+        for name in sorted({n for n in own if own.count(n) > 1}):
+            yield _place(source, part, name, 2), f"a second classifier called {name!r}: give it a `name`"
+        for spec in specs:
+            at = _place(source, part, spec.name)
             for option in spec.options:
                 if option not in OPTIONS.get(spec.use, set()):
                     yield (*at, option), f"{spec.use} has no such option"
@@ -161,13 +167,13 @@ def warnings(source: Source, document: Mapping[str, Any], known: Mapping[str, fr
     """Return what is allowed and probably not meant. ``known``: the classifiers of this build, for text and frames."""
     found = []
     for part in ("text", "frames"):
-        for i, entry in enumerate(document[part]["classifiers"]):
+        for entry in document[part]["classifiers"]:
             spec = spec_of(entry, 1.0)
             if spec.use not in known[part]:
                 message = f"this build has no classifier {spec.use!r}: " + (
                     "everything is blocked" if spec.required else "it never runs"
                 )
-                found.append(source.defect((part, "classifiers", i), message, "warning"))
+                found.append(source.defect(_place(source, part, spec.name), message, "warning"))
     for key in ("on_error", "on_missing_classifier"):
         if document["defaults"][key] != "block":
             found.append(source.defect(("defaults", key), "a guard that cannot run only asks for review", "warning"))
