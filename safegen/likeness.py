@@ -15,7 +15,7 @@ import numpy as np
 
 from safegen.errors import SafegenError
 from safegen.ledger.likeness import BANDS, INDEXED, POSITIONS, WIDTH, keys_of
-from safegen.types import Clip, ContentId, Json
+from safegen.types import LOOKS_ALG, Clip, ContentId, Json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,8 @@ LIMIT: Final = 64
 CANDIDATES: Final = 64
 """Entries whose hashes are compared, those first that share most pieces with what is looked for."""
 
-_UNSURE: Final = 3  # of a piece's 24 bits, how many are tried both ways
+_UNSURE, _UNSURE_OF_LONG = 3, 2  # of a piece's 24 bits, how many are tried both ways
+_LONG: Final = 20  # half seconds: among so many, some are found with fewer trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,13 @@ def recorded_look(frames: NDArray[np.uint8], fps: float) -> Json:
 
 def binding_of_look(kept: Json) -> SoftBinding | None:
     """What the manifest says of ``recorded_look``: the parts that the ledger's index leads from."""
-    from safegen.media.video_hash import ALG, VideoHash
+    from safegen.media.video_hash import VideoHash
     from safegen.provenance.manifest import SoftBinding
 
     if kept is None:
         return None
     few = VideoHash.from_json(kept).few(INDEXED)
-    return SoftBinding(ALG, b"".join(few.windows).hex(), "safegen video hash")
+    return SoftBinding(LOOKS_ALG, b"".join(few.windows).hex(), "safegen video hash")
 
 
 def find_by_pictures(clip: Clip, ledger: Ledger) -> tuple[Likeness, ...]:
@@ -76,32 +77,40 @@ def find_by_pictures(clip: Clip, ledger: Ledger) -> tuple[Likeness, ...]:
         return ()
     found: dict[int, Likeness] = {}
     for seen, frames in ((look, clip.frames), (look.mirrored(), clip.frames[:, :, ::-1])):
-        for entry in ledger.find_alike(_pieces(seen), CANDIDATES):
-            likeness = _compared(entry, seen)
-            if likeness is not None and entry.index not in found and _same_pictures(entry, frames):
+        for likeness, entry in near(seen, ledger):
+            if entry.index not in found and _same_pictures(entry, frames):
                 found[entry.index] = likeness
     return tuple(sorted(found.values(), key=lambda each: (each.distance, each.entry)))
 
 
+def near(look: Look, ledger: Ledger) -> list[tuple[Likeness, Entry]]:
+    """The clips whose hashes are near to ``look``, with their entries: one search of the index."""
+    compared = ((_compared(entry, look), entry) for entry in ledger.find_alike(_pieces(look), CANDIDATES))
+    return [(likeness, entry) for likeness, entry in compared if likeness is not None]
+
+
 def find_by_hash(wanted: VideoHash, ledger: Ledger) -> tuple[Likeness, ...]:
     """The same by a hash alone: the pictures are not at hand, so nothing confirms what it says."""
-    keys = [key for digest in wanted.windows for key in keys_of(digest)]
+    exact = [key for digest in wanted.few(INDEXED).windows for key in keys_of(digest)]
+    # Which bits are least sure is not known here, so each of a piece's bits is tried both ways.
+    keys = [key ^ flipped for key in exact for flipped in (0, *(1 << bit for bit in range(WIDTH)))]
     found = (_compared(entry, wanted) for entry in ledger.find_alike(keys, CANDIDATES))
     return tuple(sorted((each for each in found if each is not None), key=lambda each: (each.distance, each.entry)))
 
 
 def _pieces(look: Look) -> list[int]:
     """The keys to look for: those of every piece, and of its neighbours in the bits that are least sure."""
-    return [key for margins in look.margins() for key in _probes(margins)]
+    unsure = _UNSURE if len(look.cosines) <= _LONG else _UNSURE_OF_LONG
+    return [key for margins in look.margins() for key in _probes(margins, unsure)]
 
 
-def _probes(margins: NDArray[np.float32]) -> Iterator[int]:
+def _probes(margins: NDArray[np.float32], unsure: int) -> Iterator[int]:
     places = np.array(POSITIONS)
     weights = 1 << np.arange(WIDTH - 1, -1, -1, dtype=np.int64)
     values = ((margins[places] > 0) * weights).sum(axis=1) + (np.arange(BANDS, dtype=np.int64) << WIDTH)
-    weak = weights[np.argsort(np.abs(margins[places]), axis=1)[:, :_UNSURE]]
-    for chosen in range(1 << _UNSURE):
-        flipped = sum(weak[:, n] for n in range(_UNSURE) if chosen >> n & 1)
+    weak = weights[np.argsort(np.abs(margins[places]), axis=1)[:, :unsure]]
+    for chosen in range(1 << unsure):
+        flipped = sum(weak[:, n] for n in range(unsure) if chosen >> n & 1)
         yield from (values ^ flipped).tolist()
 
 

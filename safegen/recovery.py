@@ -1,13 +1,15 @@
-"""Finding the credential that was kept for a clip, by the clip's mark, and giving it back to the file.
+"""Finding the credential that was kept for a clip, by its mark or else its looks, and giving it back to the file.
 
     from safegen.recovery import recover
 
     done = recover(Path("stripped.mp4"), Path("restored.mp4"))
 
 A platform that strips metadata strips the C2PA manifest and leaves the mark. The mark names the clip, the ledger has
-its fingerprint and the hash of its manifest, and this home has kept the manifest itself. What is written is an honest
-claim about a new asset (``safegen.provenance.restoring``), never the claim that these bytes are the ones that were
-signed; it is recorded in the ledger, and ``safegen verify`` answers ``recovered`` for it. See docs/recovery.md.
+its fingerprint and the hash of its manifest, and this home has kept the manifest itself. Where the mark is gone too,
+the ledger is searched for clips that look like the file (``safegen.likeness``). What is written is an honest claim
+about a new asset (``safegen.provenance.restoring``), never the claim that these bytes are the ones that were signed; it
+is recorded in the ledger, and ``safegen verify`` answers ``recovered`` for it, or ``inconclusive`` where likeness alone
+led to it. See docs/recovery.md.
 """
 
 from __future__ import annotations
@@ -21,18 +23,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safegen.errors import InputError, LedgerError, SafegenError
+from safegen.errors import InputError, LedgerDamagedError, LedgerError, SafegenError
 from safegen.files import Target, uninterrupted
-from safegen.settings import Home
-from safegen.types import Basis, ContentId, Finding, Json, Progress, Status, Verdict, soft_binding_alg
-from safegen.verification import verify
+from safegen.settings import MARK_FRAMES, Home
+from safegen.types import LOOKS_ALG, Basis, ContentId, Finding, Json, Progress, Status, Verdict, soft_binding_alg
+from safegen.verification import Verifier, verify
 
 if TYPE_CHECKING:
     from safegen.ledger import Entry
+    from safegen.likeness import Likeness
 
 
 class Outcome(StrEnum):
-    """How a look-up by the mark ended. From ``no_mark`` to ``damaged`` there is nothing to give."""
+    """How a look-up ended. From ``no_mark`` to ``damaged`` there is nothing to give."""
 
     FOUND = "found"
     RESTORED = "restored"
@@ -46,10 +49,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a file's mark leads to. The manifest store (JUMBF bytes), its URN and ``alg`` are there if it was found.
+    """What a file leads to. The manifest store (JUMBF bytes), its URN and ``alg`` are there if it was found.
 
     ``compared`` is whether the pictures were compared with the clip's fingerprint, and ``similarity`` how well they
-    agree, 0 to 100: found without it means that the mark alone names the clip.
+    agree, 0 to 100: found without it means that the mark alone names the clip. ``alike`` are the clips that the file
+    looks like, looked for where no mark names one: found with it means that likeness alone names the clip.
     """
 
     outcome: Outcome
@@ -62,11 +66,15 @@ class Found:
     manifest_id: str = ""
     compared: bool = False
     similarity: int | None = None
+    alike: tuple[Likeness, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What ``recover`` did. The last five are set where something was written; ``recovered`` is the kept manifest."""
+    """What ``recover`` did. All from ``output`` on is set where something was written; ``recovered`` is what was kept.
+
+    ``alg`` is that of the mark or of the looks by which it was found.
+    """
 
     outcome: Outcome
     summary: str
@@ -76,6 +84,7 @@ class Recovery:
     manifest_id: str = ""
     recovered: str = ""
     entry: int | None = None
+    alg: str = ""
 
     def to_json(self) -> dict[str, Json]:
         """Return the result as plain JSON values, in the documented shape."""
@@ -88,14 +97,16 @@ class Recovery:
             "manifest_id": self.manifest_id or None,
             "recovered_manifest_id": self.recovered or None,
             "entry": self.entry,
+            "alg": self.alg or None,
         }
 
 
 def find(path: Path, *, home: Home | None = None, progress: Progress | None = None) -> Found:
     """Look up the manifest kept for the clip that ``path``'s mark names. Writes nothing, touches no network.
 
-    A copied mark, a mark of nobody's and an entry that does not hold are outcomes. Raises InputError if there is no
-    file that can be decoded.
+    Where no mark names one, it is that of the clip that ``path`` looks like, if there is one and no second. A copied
+    mark, a mark of nobody's and an entry that does not hold are outcomes. Raises InputError if there is no file that
+    can be decoded.
     """
     home = home or Home.default()
     verdict = verify(path, home=home, progress=progress)
@@ -108,18 +119,15 @@ def find(path: Path, *, home: Home | None = None, progress: Progress | None = No
     if mark.status is Status.FAIL:
         return ended(Outcome.COPIED, mark.summary)
     if mark.status is Status.ABSENT:
-        return ended(Outcome.NO_MARK, mark.summary)
+        return _by_looks(path, home, ended(Outcome.NO_MARK, mark.summary))
+    if mark.status is Status.INCONCLUSIVE:
+        return _by_looks(path, home, ended(Outcome.UNDECIDED, mark.summary))
     if mark.status is not Status.PASS or named is None:
         return ended(Outcome.UNDECIDED, mark.summary)
     if verdict.content_id != named:
         return ended(Outcome.DAMAGED, "The file's credential and its mark name different clips.")
-    if ledger.status is Status.ABSENT:
-        return ended(Outcome.UNRECORDED, ledger.summary)
-    if ledger.status is Status.FAIL:
-        return ended(Outcome.DAMAGED, ledger.summary)
-    if ledger.status is not Status.PASS or verdict.entry is None:
-        return ended(Outcome.UNDECIDED, ledger.summary)
-    return _kept(replace(ended(Outcome.FOUND, ""), entry=verdict.entry), mark, home)
+    found = _recorded(ended(Outcome.FOUND, ""), ledger, verdict.entry)
+    return _by_mark(found, mark, home) if found.outcome is Outcome.FOUND else found
 
 
 def recover(
@@ -166,7 +174,67 @@ def _named(mark: Finding) -> ContentId | None:
     return ContentId(value) if isinstance(value, str) else None
 
 
-def _kept(found: Found, mark: Finding, home: Home) -> Found:
+def _recorded(found: Found, ledger: Finding, entry: int | None) -> Found:
+    """Add the entry, if its finding holds; else say what is wrong with it."""
+    if ledger.status is Status.PASS and entry is not None:
+        return replace(found, entry=entry)
+    wrong = {Status.ABSENT: Outcome.UNRECORDED, Status.FAIL: Outcome.DAMAGED}
+    return replace(found, outcome=wrong.get(ledger.status, Outcome.UNDECIDED), summary=ledger.summary)
+
+
+def _by_mark(found: Found, mark: Finding, home: Home) -> Found:
+    found = _kept(found, home)
+    if found.outcome is not Outcome.FOUND:
+        return found
+    pictures = mark.evidence.get("pictures")
+    same = pictures if isinstance(pictures, Mapping) and pictures.get("same") is True else None
+    return replace(
+        found,
+        summary=f"The mark names clip {found.content_id} of ledger entry {found.entry}, whose manifest is kept.",
+        alg=soft_binding_alg(str(mark.evidence.get("scheme"))),
+        compared=same is not None,
+        similarity=None if same is None else _similarity(same),
+    )
+
+
+def _by_looks(path: Path, home: Home, unmarked: Found) -> Found:
+    """Look for the clip that the file looks like; ``unmarked`` is the answer where there is none."""
+    from safegen.ledger import Ledger
+    from safegen.likeness import find_by_pictures
+    from safegen.media import read_clip
+
+    if not home.keys.exists():
+        return unmarked  # it has made nothing
+    try:
+        with Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
+            alike = find_by_pictures(read_clip(path, max_frames=MARK_FRAMES, tolerant=True), ledger)
+    except LedgerDamagedError as error:
+        return replace(unmarked, outcome=Outcome.DAMAGED, summary=f"The ledger contradicts itself: {error}.")
+    except LedgerError as error:
+        why = f"{unmarked.summary} The ledger could not be searched for clips that look like it: {error}."
+        return replace(unmarked, outcome=Outcome.UNDECIDED, summary=why)
+    if not alike:
+        return unmarked
+    if len(alike) > 1:
+        entries = ", ".join(str(each.entry) for each in alike[:5])
+        why = f"{unmarked.summary} Several recorded clips look like it, of ledger entries {entries}."
+        return replace(unmarked, outcome=Outcome.UNDECIDED, summary=why, alike=alike)
+    [only] = alike
+    finding, entry = Verifier(home).look_up(path, only.content_id)
+    found = replace(unmarked, outcome=Outcome.FOUND, content_id=only.content_id, alike=alike)
+    found = _recorded(found, finding, entry)
+    if found.outcome is Outcome.FOUND:
+        found = _kept(found, home)
+    if found.outcome is not Outcome.FOUND:
+        return found
+    summary = (
+        f"No mark names a clip, but the pictures look like those of clip {only.content_id} of ledger entry {entry},"
+        " whose manifest is kept. That is likeness, and no proof of origin."
+    )
+    return replace(found, summary=summary, alg=LOOKS_ALG, compared=True, similarity=only.similarity)
+
+
+def _kept(found: Found, home: Home) -> Found:
     """Add the manifest kept for the clip, where it is the one that the ledger recorded."""
     from safegen.ledger import Ledger
     from safegen.provenance.store import load_manifest
@@ -180,17 +248,7 @@ def _kept(found: Found, mark: Finding, home: Home) -> Found:
     if hashlib.sha256(manifest).hexdigest() != entry.event.manifest_sha256:
         summary = "The manifest kept for this clip is not the one that the ledger recorded."
         return replace(found, outcome=Outcome.DAMAGED, summary=summary)
-    pictures = mark.evidence.get("pictures")
-    same = pictures if isinstance(pictures, Mapping) and pictures.get("same") is True else None
-    return replace(
-        found,
-        summary=f"The mark names clip {found.content_id} of ledger entry {entry.index}, whose manifest is kept.",
-        alg=soft_binding_alg(str(mark.evidence.get("scheme"))),
-        manifest=manifest,
-        manifest_id=_manifest_id(entry),
-        compared=same is not None,
-        similarity=None if same is None else _similarity(same),
-    )
+    return replace(found, manifest=manifest, manifest_id=_manifest_id(entry))
 
 
 def _manifest_id(entry: Entry) -> str:
@@ -278,5 +336,5 @@ def _restore(path: Path, found: Found, target: Target | None, beside: Target | N
         raise
     return Recovery(
         Outcome.RESTORED, found.summary, found.content_id, final, None if beside is None else beside.path,
-        signed.manifest_id, found.manifest_id, receipt.index,
+        signed.manifest_id, found.manifest_id, receipt.index, found.alg,
     )  # fmt: skip

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError, VerificationError
 from safegen.mark_reading import Mark, MarkReader, not_run
 from safegen.settings import MARK_FRAMES, Home
-from safegen.types import Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
+from safegen.types import LOOKS_ALG, Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
 
 if TYPE_CHECKING:
     from safegen.keys import KeyStore
@@ -150,6 +150,11 @@ class Verifier:
         content_id = named or mark.content_id
         return Verdict(kind, content_id, entry, findings)
 
+    def look_up(self, path: Path, content_id: ContentId) -> tuple[Finding, int | None]:
+        """Step (4) for a clip that neither mark nor credential names: the finding, and its entry's index."""
+        keys, _ = _key_stores(self._home)
+        return self._ledger(path, content_id, self._credential(path, keys), keys)
+
     # -- (2) credential ------------------------------------------------------------------------------------------------
 
     def _credential(self, path: Path, keys: Sequence[KeyStore]) -> _Metadata:
@@ -230,6 +235,8 @@ class Verifier:
             return Finding(Basis.LEDGER, Status.FAIL, " ".join(problems), evidence), entry.index
         summary = f"Entry {entry.index} of {entry.time} records this clip and lies under the signed checkpoint."
         if rewritten:
+            if any(later.body.get("alg") == LOOKS_ALG for later in rewritten):
+                evidence["by_looks"] = True  # no mark led to the credential
             what = "given back" if rewritten[0].kind == "recovered" else "signed again with"
             summary = (
                 f"Entry {rewritten[0].index} of {rewritten[0].time} records that this file was {what} the credential of"
@@ -385,6 +392,8 @@ def _decide(metadata: _Metadata, mark: Mark, ledger: Finding) -> VerdictKind:
     if Status.FAIL in (metadata.finding.status, marked, ledger.status):
         return VerdictKind.TAMPERED
     if metadata.ours and credential is not None:
+        if "by_looks" in ledger.evidence and marked is not Status.PASS:
+            return VerdictKind.INCONCLUSIVE  # such a credential promises no mark; likeness is no origin
         contradiction = (
             marked is Status.ABSENT  # the credential says that a mark is there
             or (marked is Status.PASS and mark.content_id != credential.content_id)

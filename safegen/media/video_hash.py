@@ -18,10 +18,7 @@ from numpy.typing import NDArray
 
 from safegen.errors import MediaError
 from safegen.media.perceptual_hash import BITS, bits, margins, mirrored, waves
-from safegen.types import Json, soft_binding_alg
-
-ALG: Final = soft_binding_alg("video-hash")
-"""The name of these hashes in soft bindings."""
+from safegen.types import Json
 
 SIZE: Final = BITS // 8
 MAX_WINDOWS: Final = 20

@@ -29,7 +29,7 @@ from safegen.provenance.read import read_credential
 from safegen.provenance.seal import Seal, Sealing, use_seal
 from safegen.provenance.sign import SignedAsset, read_back, signed_asset, write_new
 from safegen.provenance.signers import store_signer
-from safegen.types import ContentId
+from safegen.types import LOOKS_ALG, ContentId
 
 MODE: Final = "recovered"
 """``mode`` of the generation assertion, where a generated clip has text-to-video and the like."""
@@ -39,7 +39,7 @@ MODE: Final = "recovered"
 class Restoration:
     """What the new manifest says: the clip whose mark was read, and when (an aware datetime).
 
-    ``algorithms`` are those of the marks by which the kept manifest was found.
+    ``algorithms`` are those of the marks, or of the fingerprint, by which the kept manifest was found.
     """
 
     content_id: ContentId
@@ -61,7 +61,8 @@ class Restoration:
     def manifest(self) -> Manifest:
         """Return the manifest."""
         parents = tuple(i.instance_id for i in self.ingredients)
-        description = "Credential recovered by the file's invisible watermark"
+        means = "the likeness of its pictures" if LOOKS_ALG in self.algorithms else "its invisible watermark"
+        description = f"Credential recovered for the file by {means}"
         opened = ManifestAction(ActionName.OPENED, description, SAFEGEN, self.when, "", parents)
         since = "What happened to the file since the recovered credential was signed is not known"
         unknown = ManifestAction(ActionName.UNKNOWN, since, source_type=PERHAPS_AI)

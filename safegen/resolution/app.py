@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from safegen.errors import InputError, LedgerBusyError, ResolutionError, SafegenError, UnreadableMediaError
-from safegen.resolution.bindings import ALGORITHMS, is_base64
+from safegen.resolution.bindings import ALGORITHMS, FINGERPRINTS, WATERMARKS, is_base64
 from safegen.resolution.fetching import Fetcher, ForbiddenReferenceError
 from safegen.resolution.limits import (
     DEFAULT_RESULTS,
@@ -114,7 +114,8 @@ class _Api:
 
     async def algorithms(self, _: Request) -> Response:
         """``GET /services/supportedAlgorithms``."""
-        return _json({"watermarks": [{"alg": alg} for alg in ALGORITHMS], "fingerprints": []})
+        watermarks, fingerprints = ([{"alg": alg} for alg in algs] for algs in (WATERMARKS, FINGERPRINTS))
+        return _json({"watermarks": watermarks, "fingerprints": fingerprints})
 
     async def capabilities(self, _: Request) -> Response:
         """``GET /services/capabilities``: the optional parts that are served."""

@@ -8,12 +8,14 @@ import re
 from typing import Final
 
 from safegen.marking import LATENT_SCHEME, NOISE_SCHEME, PIXEL_SCHEME, STILL_SCHEME
-from safegen.types import ContentId, parse_content_id, soft_binding_alg
+from safegen.types import LOOKS_ALG, ContentId, parse_content_id, soft_binding_alg
 
-ALGORITHMS: Final = tuple(
+WATERMARKS: Final = tuple(
     soft_binding_alg(scheme) for scheme in (LATENT_SCHEME, STILL_SCHEME, NOISE_SCHEME, PIXEL_SCHEME)
 )
-"""The watermark algorithms whose bindings can be looked up."""
+FINGERPRINTS: Final = (LOOKS_ALG,)
+ALGORITHMS: Final = WATERMARKS + FINGERPRINTS
+"""The algorithms whose bindings can be looked up."""
 
 BASE64: Final = r"^(?:[A-Za-z0-9+/_-]{4})*(?:[A-Za-z0-9+/_-]{2}(?:==)?|[A-Za-z0-9+/_-]{3}=?)?$"
 """Either alphabet of RFC 4648, with or without padding. Written so that JSON Schema and Python read it alike."""
@@ -36,14 +38,21 @@ def decode_value(text: str) -> ContentId | None:
 
     Manifests written through c2pa-python state the value as 16 hex digits of text; base64 of those is understood too.
     """
-    plain = text.rstrip("=").translate(str.maketrans("-_", "+/"))
-    try:
-        data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except (binascii.Error, ValueError):
+    data = decode_bytes(text)
+    if data is None:
         return None
     if len(data) == 8:
         return ContentId(data.hex())
     try:
         return parse_content_id(data.decode("ascii"))
     except ValueError:  # UnicodeDecodeError is one
+        return None
+
+
+def decode_bytes(text: str) -> bytes | None:
+    """What a base64 value stands for, in either alphabet and with or without padding; None if it is none."""
+    plain = text.rstrip("=").translate(str.maketrans("-_", "+/"))
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError):
         return None

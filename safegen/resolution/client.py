@@ -73,9 +73,10 @@ class ResolutionClient:
         self._client.close()
 
     def supported_algorithms(self) -> tuple[str, ...]:
-        """Names of the watermark algorithms that the service knows."""
-        listed = self._json("GET", "services/supportedAlgorithms").get("watermarks")
-        return tuple(str(item["alg"]) for item in _objects(listed) if isinstance(item.get("alg"), str))
+        """Names of the watermark and fingerprint algorithms that the service knows."""
+        answer = self._json("GET", "services/supportedAlgorithms")
+        listed = [*_objects(answer.get("watermarks")), *_objects(answer.get("fingerprints"))]
+        return tuple(str(item["alg"]) for item in listed if isinstance(item.get("alg"), str))
 
     def by_binding(self, alg: str, value: bytes | ContentId, *, limit: int = 10) -> list[RemoteMatch]:
         """Manifests for a soft binding: its value as bytes, or a content id of ours. Follows the service's pages."""

@@ -62,7 +62,7 @@ def _document() -> dict[str, Any]:
             },
             "/matches/byContent": {
                 "post": _operation(
-                    "getMatchesByContent", "Read the mark of an asset and find its manifest", "Matches",
+                    "getMatchesByContent", "Find an asset's manifest by its mark or its looks", "Matches",
                     400, 401, 413, 415, 500, 503, parameters=list(_ASSET), body=_asset_body(),
                 )
             },
@@ -114,7 +114,7 @@ def _alg() -> dict[str, Any]:
 
 
 def _value(longest: int) -> dict[str, Any]:
-    about = "Base64 of the 8 bytes of the content id that the mark carries."
+    about = "Base64 of the 8 bytes of the content id that the mark carries, or of the 32 bytes of each hash."
     return {"type": "string", "minLength": 1, "maxLength": longest, "pattern": BASE64, "description": about}
 
 
@@ -127,9 +127,7 @@ _PAGING: Final = (
 )
 _ASSET: Final = (
     _query("alg", _alg()),
-    _query(
-        "hintAlg", _alg() | {"description": "Only with hintValue: looked up where no mark can be read in the asset."}
-    ),
+    _query("hintAlg", _alg() | {"description": "Only with hintValue: looked up where the asset leads nowhere itself."}),
     _query("hintValue", _value(MAX_VALUE_CHARACTERS)),
     _MAX_RESULTS,
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from safegen.errors import InputError, LedgerDamagedError, ResolutionError
 from safegen.media.formats import identify
 from safegen.recovery import Outcome
-from safegen.resolution.bindings import decode_value
+from safegen.resolution.bindings import FINGERPRINTS, decode_bytes, decode_value
 from safegen.resolution.limits import ServiceSettings
 from safegen.resolution.reading import Reading, read_asset
 from safegen.settings import Home
@@ -89,12 +89,25 @@ class Service:
 
     def by_binding(self, alg: str, value: str, limit: int, after: int = -1) -> Page:
         """The manifests that a soft binding leads to, oldest first; ``value`` is base64."""
+        if alg in FINGERPRINTS:
+            return Page(tuple(self._alike(value)[:limit]))
         content_id = decode_value(value)
         if content_id is None:
             return Page(())
         found = self.ledger().find_binding(alg, content_id, limit=limit + 1, after=after)
         more = found[limit - 1].entry if len(found) > limit else None
         return Page(tuple(Match(b.manifest_id) for b in found[:limit]), more)
+
+    def _alike(self, value: str) -> list[Match]:
+        from safegen.errors import MediaError
+        from safegen.likeness import find_by_hash
+        from safegen.media.video_hash import VideoHash
+
+        try:
+            wanted = VideoHash.from_bytes(decode_bytes(value) or b"")
+        except MediaError:
+            return []  # no hash of ours
+        return [Match(each.manifest_id, each.similarity) for each in find_by_hash(wanted, self.ledger())]
 
     def manifest(self, manifest_id: str, *, alone: bool = False) -> bytes | None:
         """The manifest store kept under its active manifest's id; None if there is none.
@@ -131,10 +144,10 @@ class Service:
     async def by_content(
         self, receive: Callable[[BinaryIO], Awaitable[None]], *, suffix: str, alg: str, hint: tuple[str, str] | None
     ) -> Page:
-        """Have ``receive`` write an asset to a file, and look it up by its mark.
+        """Have ``receive`` write an asset to a file, and look it up by its mark, else by what it looks like.
 
-        ``alg``: only matches by this algorithm, if not empty. ``hint`` (algorithm, value) is looked up where no mark
-        could be read; not where a mark proved to be copied. TooSlowError after the settings' time.
+        ``alg``: only matches by this algorithm, if not empty. ``hint`` (algorithm, value) is looked up where neither
+        leads anywhere; not where a mark proved to be copied. TooSlowError after the settings' time.
         """
         with self.slot(), _temporary(suffix) as (path, file):
             try:
@@ -142,15 +155,14 @@ class Service:
                     await receive(file)
                     file.flush()
                     await asyncio.to_thread(identify, path)  # what is no media needs no process of its own
-                    found = await read_asset(path, self._home)
+                    found = await read_asset(path, self._home, looks_alone=alg in FINGERPRINTS)
             except TimeoutError as error:
                 raise TooSlowError("reading the asset's mark took too long") from error
         return await self._matches(found, alg, hint)
 
     async def _matches(self, found: Reading, alg: str, hint: tuple[str, str] | None) -> Page:
-        if found.outcome is Outcome.FOUND:
-            fits = alg in ("", found.alg)
-            return Page((Match(found.manifest_id, found.similarity),) if fits else ())
+        if found.matches:
+            return Page(tuple(Match(m.manifest_id, m.similarity) for m in found.matches if alg in ("", m.alg)))
         if hint is not None and found.outcome in (Outcome.NO_MARK, Outcome.UNDECIDED):
             return await asyncio.to_thread(self.by_binding, *hint, 1)
         return Page(())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from safegen.keys import KeyStore
 from safegen.ledger import Event, Ledger, Receipt
+from safegen.likeness import binding_of_look, recorded_look
 from safegen.media import encode_video, read_clip
 from safegen.provenance.manifest import GeneratorModel, ManifestSpec, MediaFormat, Mode, SoftBinding
 from safegen.provenance.sign import SignedAsset, sign_file
@@ -52,16 +53,19 @@ def record(home: Home, folder: Path, *, seed: int = 3, keep: bool = True) -> Rec
     frames = levels(plain + STRENGTH * drawn(Payload(content_id), keys.watermark_key, *plain.shape[:3]))
     encoded, final = folder / f"{content_id}.encoded.mp4", folder / f"{content_id}.mp4"
     encode_video(frames, 16, encoded)
+    shown = read_clip(encoded).frames
+    look = recorded_look(shown, 16)
     spec = ManifestSpec(
         title=f"safegen {content_id}", media_format=MediaFormat.MP4, mode=Mode.TEXT,
         model=GeneratorModel("painted", "tests/painted", "1"), content_id=content_id,
         when=dt.datetime.now(dt.UTC), soft_binding=SoftBinding(ALG, content_id),
+        fingerprint=binding_of_look(look),
     )  # fmt: skip
     signed = sign_file(encoded, final, spec, keys)
     kept = hashlib.sha256(signed.manifest_bytes).hexdigest()
     if keep:
         assert store_manifest(home, content_id, signed.manifest_bytes) == kept
-    mark = {"scheme": "latent-residual", "fingerprint": fingerprint(read_clip(encoded).frames).hex()}
+    mark = {"scheme": "latent-residual", "fingerprint": fingerprint(shown).hex(), "video_hash": look}
     event = Event(
         "generated", content_id, {"mark": mark, "manifest_id": signed.manifest_id},
         asset_sha256=signed.sha256, manifest_sha256=kept,

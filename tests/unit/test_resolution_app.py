@@ -25,7 +25,7 @@ from safegen.resolution.bindings import ALGORITHMS, BASE64, decode_value, encode
 from safegen.resolution.client import RemoteMatch, ResolutionClient
 from safegen.resolution.limits import ServiceSettings
 from safegen.settings import Home
-from safegen.types import ContentId
+from safegen.types import LOOKS_ALG, ContentId
 from tests.marked_clips import clip
 from tests.unit.recovery_samples import ALG, Recorded, record
 
@@ -215,7 +215,7 @@ def test_a_kept_manifest_that_was_changed_is_not_served(made: Recorded, tmp_path
 def test_the_algorithms_are_those_that_clips_are_marked_with(service: TestClient) -> None:
     answer = service.get(f"{V}/services/supportedAlgorithms").json()
     assert {"alg": ALG} in answer["watermarks"]
-    assert answer["fingerprints"] == []
+    assert answer["fingerprints"] == [{"alg": LOOKS_ALG}]
 
 
 def test_discovery(made: Recorded, service: TestClient, tmp_path: Path) -> None:
@@ -250,6 +250,28 @@ def test_a_stripped_clip_leads_to_its_manifest(made: Recorded, url: str, strippe
         assert 50 < match.similarity <= 100
         assert client.manifest(match.manifest_id) == made.signed.manifest_bytes
         assert client.by_content(stripped, alg=ALGORITHMS[1]) == []
+
+
+def test_an_unmarked_copy_leads_to_the_manifest_by_its_looks(made: Recorded, url: str, tmp_path: Path) -> None:
+    from safegen.media import read_clip
+    from safegen.media.video_hash import video_hash
+
+    encode_video(clip(3, 33, 96, 128), 16, tmp_path / "copy.mp4")  # what the sample's mark was put on
+    seen = video_hash(read_clip(tmp_path / "copy.mp4").frames, 16)
+    assert seen is not None
+    with ResolutionClient(url) as client:
+        [match] = client.by_content(tmp_path / "copy.mp4")
+        assert (match.manifest_id, (match.similarity or 0) >= 50) == (made.signed.manifest_id, True)
+        assert client.by_content(tmp_path / "copy.mp4", alg=ALG) == []
+        for value in (b"".join(seen.windows), seen.windows[0]):
+            [match] = client.by_binding(LOOKS_ALG, value)
+            assert (match.manifest_id, (match.similarity or 0) >= 50) == (made.signed.manifest_id, True)
+        assert client.by_binding(LOOKS_ALG, bytes(32)) == client.by_binding(LOOKS_ALG, b"short") == []
+
+
+def test_looks_can_be_asked_for_where_there_is_a_mark(made: Recorded, url: str, stripped: Path) -> None:
+    with ResolutionClient(url) as client:
+        assert [m.manifest_id for m in client.by_content(stripped, alg=LOOKS_ALG)] == [made.signed.manifest_id]
 
 
 def test_a_hint_counts_only_where_no_mark_is_read(made: Recorded, url: str, tmp_path: Path) -> None:
