@@ -35,8 +35,17 @@ FLAG_SCORE, STOP_SCORE = 0.45, 0.8
 
 _MAX_BYTES = 64 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_CATEGORY = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _AGAIN = "Train it again: python -m safegen.generators.train_probe."
+
+
+def check_words(name: str, category: str) -> None:
+    """Raise ValueError unless a probe can be called ``name`` and stand for ``category``."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"name {name!r}: lower-case letters, digits and hyphens")
+    if not _CATEGORY.fullmatch(category):
+        raise ValueError(f"category {category!r}: lower-case letters, digits and underscores")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,12 +68,9 @@ class Probe:
 
     def __post_init__(self) -> None:
         rows = len(self.steps) if self.source == LATENTS else 1
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"name {self.name!r}: lower-case letters, digits and hyphens")
+        check_words(self.name, self.category)
         if self.source not in (TEXT_STATES, LATENTS) or (self.source == TEXT_STATES and self.steps):
             raise ValueError(f"source {self.source!r} with steps {self.steps}")
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", self.category):
-            raise ValueError(f"category {self.category!r}: lower-case letters, digits and underscores")
         if rows < 1 or list(self.steps) != sorted({s for s in self.steps if s >= 1}):
             raise ValueError(f"steps {self.steps}: they count from 1 and rise")
         if len(self.levels) != len(self.steps) or not all(0 <= v <= 1 for v in self.levels):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def fit(features: NDArray[np.float32], labels: NDArray[np.bool_], false_stops: f
     return Fit(weight.astype(np.float32), bias, float(roc_auc_score(labels, unseen)), strength)
 
 
-def _logistic(strength: float) -> object:
+def _logistic(strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)

@@ -137,7 +137,7 @@ def _policy(home: Home) -> Check:
     probes = known_probes(home.probes)
     damaged = [str(p["name"]) for p in probes if p["status"] != "ready"]
     remedy = f"Damaged: {', '.join(damaged)}. Train again, or delete the file." if damaged else ""
-    return Check("policy", not damaged, summary, {**description, "probes": probes}, remedy)
+    return Check("policy", not damaged, summary, {**description, "probes": [*probes]}, remedy)
 
 
 def _ffmpeg(_home: Home) -> Check:

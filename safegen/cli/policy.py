@@ -120,8 +120,12 @@ def show(policy_pack: PackArgument = "default", as_json: JsonFlag = False) -> No
     """Show a pack as the engine understands it: categories, thresholds, classifiers, hash."""
     with command(as_json=as_json):
         from safegen.policies.engine import Engine
+        from safegen.policies.probes import ProbeSet
+        from safegen.settings import Home
 
-        description = Engine.load(policy_pack).describe()
+        engine = Engine.load(policy_pack)
+        probes = ProbeSet.load(engine.pack, folders=(Home.default().probes,))
+        description = engine.describe() | {"probes": [held.to_json() for held in probes.held]}
         typer.echo(json.dumps(description, ensure_ascii=False, indent=None if as_json else 2))
 
 

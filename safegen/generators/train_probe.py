@@ -26,7 +26,7 @@ import numpy as np
 
 from safegen.errors import InputError, SafegenError
 from safegen.generators.observing import Observer, bound_parts, latent_features, part_digest, text_features
-from safegen.policies.probes import LATENTS, STOP_SCORE, TEXT_STATES, Probe
+from safegen.policies.probes import LATENTS, STOP_SCORE, TEXT_STATES, Probe, check_words
 from safegen.policies.probes_fit import check_labels, figures, fit, is_held_out
 from safegen.types import Json
 
@@ -157,7 +157,8 @@ def collect(
 
     if not bound_parts(pipe, plan.looks_at):
         raise InputError(f"{type(pipe).__name__} has no {plan.looks_at}", remedy="Name one of its text encoders.")
-    found, levels = [], ()
+    found = []
+    levels: tuple[float, ...] = ()
     for seed, row in enumerate(rows):
         recorder = record(pipe, call, row.prompt, seed, plan)
         levels = tuple(recorder.levels)
@@ -220,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from safegen.generators import Card, load, resolve
 
+        check_words(options.name, options.category)
         rows = read_prompts(options.prompts)
         ref = resolve(options.model)
         call = Card.read(ref).resolve(steps=options.of_steps)
