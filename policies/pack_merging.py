@@ -21,14 +21,14 @@ class ContradictionError(Exception):
 def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``over`` laid on ``base``: fields merge; a rule's thresholds are replaced as one; classifiers are added.
 
-    A classifier of a name that the base has replaces that one in its place.
+    A classifier of a name that the base has replaces that one in its place. So it is with probes.
     """
     merged = {k: v for k, v in base.items() if k != "extends"}
     for key, value in over.items():
         if key == "extends":
             continue
         old = merged.get(key)
-        if key == "classifiers" and isinstance(old, list) and isinstance(value, list):
+        if key in ("classifiers", "probes") and isinstance(old, list) and isinstance(value, list):
             merged[key] = _classifiers(old, value)
         elif key in ("labels", "jurisdictions") and isinstance(old, list) and isinstance(value, list):
             merged[key] = [*old, *(v for v in value if v not in old)]
@@ -74,6 +74,8 @@ def _both(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
         both = [*a.get(key, []), *(v for v in b.get(key, []) if v not in a.get(key, []))]
         if both:
             out[key] = both
+    if "probes" in a or "probes" in b:
+        out["probes"] = _probes(a.get("probes", []), b.get("probes", []))
     if "content_producer" in a and "content_producer" in b and a["content_producer"] != b["content_producer"]:
         raise ContradictionError(("content_producer",), "the packs that are extended name different ones")
     if "record_text" in a or "record_text" in b:
@@ -82,6 +84,22 @@ def _both(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     if "rewrite" in a or "rewrite" in b:
         out["rewrite"] = _rewrite(a.get("rewrite", {}), b.get("rewrite", {}))
     return out
+
+
+def _probes(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the probes of both; one that either requires is required."""
+    named = {entry["use"]: dict(entry) for entry in a}
+    for entry in b:
+        held = named.setdefault(entry["use"], dict(entry))
+        if held.get("sha256", "") and entry.get("sha256", held["sha256"]) != held["sha256"]:
+            raise ContradictionError(
+                ("probes",), f"the packs that are extended pin different files of {entry['use']!r}"
+            )
+        merged = {**entry, **held}
+        if held.get("required") or entry.get("required"):
+            merged["required"] = True
+        named[entry["use"]] = merged
+    return list(named.values())
 
 
 def _rewrite(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

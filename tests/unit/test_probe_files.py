@@ -185,6 +185,24 @@ def test_a_pack_with_malformed_probes_is_refused(tmp_path: Path, probes: Any) ->
         load_pack(pack_with(tmp_path, probes))
 
 
+def test_probes_of_packs_that_are_extended_add_up(tmp_path: Path) -> None:
+    for name, probes in {
+        "one": [{"use": "a"}, {"use": "b", "sha256": "0" * 64}],
+        "two": [{"use": "a", "required": True}, {"use": "c"}],
+        "other": [{"use": "b", "sha256": "1" * 64}],
+    }.items():
+        pack_with(tmp_path, probes).rename(tmp_path / f"{name}.yaml")
+    both = pack_with(tmp_path, [{"use": "c", "required": True}, {"use": "d"}])
+    text = yaml.safe_load(both.read_text())
+    both.write_text(yaml.safe_dump(text | {"extends": ["one.yaml", "two.yaml"]}))
+    assert {(u.use, u.required, u.sha256[:1]) for u in uses_of(load_pack(both))} == {
+        ("a", True, ""), ("b", False, "0"), ("c", True, ""), ("d", False, ""),
+    }  # fmt: skip
+    both.write_text(yaml.safe_dump(text | {"extends": ["one.yaml", "other.yaml"]}))
+    with pytest.raises(ConfigError, match="probes"):
+        load_pack(both)
+
+
 def test_an_extra_probe_must_be_there_and_whole(saved: Path) -> None:
     pack = load_pack("default")
     (mine,) = ProbeSet.load(pack, [saved, saved]).held
