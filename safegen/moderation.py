@@ -52,6 +52,7 @@ class Moderation:
         self._append = append
         self._request: Request | None = None
         self._enhanced: tuple[str, ...] = ()
+        self._texts: Mapping[str, Json] | None = None
         self._text = request_text(_fields(inputs, model, services.engine.pack.sha256))
         self._reviews = Reviews(
             services.ledger, key=services.keys.commitment_key, public_key=services.keys.ledger_public_key
@@ -214,9 +215,11 @@ class Moderation:
         )  # fmt: skip
 
     def facts(self) -> dict[str, Json]:
-        """What every entry about the run says of its moderation; nothing of a text in clear."""
+        """What every entry about the run says of its moderation; texts in clear only where the pack wants that."""
         inputs = self._inputs
         said: dict[str, Json] = {"decision": None if self.decision is None else without_spans(self.decision)}
+        if self.decision is not None and (texts := self._text_records(self.decision)):
+            said["texts"] = texts
         if entrances := inputs.entrances.describe():
             said["entrances"] = entrances
         if self.consents:
@@ -227,11 +230,23 @@ class Moderation:
             said["approvals"] = [approval.to_json() for approval in self.approvals]
         return said
 
+    def _text_records(self, decision: Decision) -> Mapping[str, Json]:
+        """Commitments to the texts beside the prompt, made once, so that all entries of the run hold the same."""
+        if self._texts is None:
+            from safegen.policies.request_records import text_records
+
+            asked, pack = self._inputs, self._services.engine.pack
+            named = [("prompt", asked.prompt), ("negative_prompt", asked.negative_prompt)]
+            made = text_records(pack, decision, named, self._services.keys.commitment_key)
+            if not pack.record_clear:
+                made.pop("prompt", None)  # every entry holds its commitment anyway
+            self._texts = made
+        return self._texts
+
     @property
     def relied_on(self) -> tuple[tuple[str, str], ...]:
-        """(id, SHA-256) of the consent records that lifted a review, for the manifest."""
-        lifted = self.decision is not None and any(r.category == "consent" for r in self.decision.reasons)
-        return tuple((check.id, check.digest) for check in self.consents if check.valid) if lifted else ()
+        """(id, SHA-256) of the consent records that hold for somebody in this clip, for the manifest."""
+        return tuple((check.id, check.digest) for check in self.consents if check.valid)
 
 
 def without_spans(decision: Decision) -> dict[str, Json]:
