@@ -16,7 +16,7 @@ import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from safegen.errors import UnreadableMediaError
 from safegen.provenance.native.boxes import MAX_INDEX_BYTES, Box
@@ -25,12 +25,16 @@ BUFFER: Final = 1 << 20
 LARGE: Final = 4 << 20
 """Below this size nothing is gained."""
 
+IN_MEMORY: Final = 4 << 20
+"""What is left of a file without its media is held in memory up to this size."""
+
 MISMATCH: Final = "assertion.bmffHash.mismatch"
 MATCH: Final = "assertion.bmffHash.match"
 UNTRUSTED: Final = "signingCredential.untrusted"
 _OF_BINDINGS: Final = re.compile(r"assertion\.(data|bmff|boxes|collection|multiAsset)Hash\.|hardBindings")
 _LABELS: Final = {"c2pa.hash.bmff": False, "c2pa.hash.bmff.v2": True, "c2pa.hash.bmff.v3": True}  # offsets hashed?
 _ALGS: Final = frozenset({"sha256", "sha384", "sha512"})
+_MAX_OFFSET: Final = 1 << 40
 _URL: Final = re.compile(r"self#jumbf=/c2pa/(?P<manifest>[^/]+)/c2pa\.assertions/(?P<label>[^/]+)")
 _FIELDS: Final = frozenset({"exclusions", "alg", "hash", "name"})
 _CONDITIONS: Final = frozenset({"xpath", "length", "data", "subset", "version", "flags", "exact"})
@@ -129,9 +133,10 @@ class LargeFile:
         """Return a file of which ``boxes`` is the top level as a large one, if it is one."""
         return cls(file, boxes, deadline) if boxes and size >= LARGE else None
 
-    def thinned(self) -> Thinned:
+    def thinned(self) -> BinaryIO:
         """Return the file without its media."""
-        return Thinned(self._file, self._boxes)
+        thinned = Thinned(self._file, self._boxes)
+        return io.BytesIO(thinned.read()) if thinned.size <= IN_MEMORY else cast(BinaryIO, thinned)
 
     def settle(self, store: Any, details: Any) -> bool:
         """Put the true result into what the library reported of the thinned file.
@@ -255,6 +260,8 @@ def _meets(file: BinaryIO, box: Box, conditions: Mapping[str, Any]) -> bool:
         return False
     for wanted in conditions.get("data", ()):
         value = base64.b64decode(wanted["value"], validate=True)
+        if not 0 <= wanted["offset"] < _MAX_OFFSET:
+            raise ValueError("it is no offset in a box")
         file.seek(box.start + wanted["offset"])
         if file.read(len(value)) != value:
             return False

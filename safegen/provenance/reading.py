@@ -15,7 +15,7 @@ import c2pa
 
 from safegen.provenance import sandbox
 from safegen.provenance.engine import guess_format, make_context
-from safegen.provenance.hard_binding import LARGE, LargeFile, OutOfTimeError, Thinned
+from safegen.provenance.hard_binding import LARGE, LargeFile, OutOfTimeError
 from safegen.provenance.sandbox import ReadLimits, Task
 from safegen.provenance.survey import is_ordinary_store, survey
 
@@ -127,7 +127,7 @@ def _failed(error: Exception) -> Report:
 class _Watched(io.RawIOBase):
     """A file that reads until a deadline: the library, whatever it is at, then gives up."""
 
-    def __init__(self, file: BinaryIO | Thinned, deadline: float) -> None:
+    def __init__(self, file: BinaryIO, deadline: float) -> None:
         self._file, self._deadline, self.expired = file, deadline, False
 
     def readable(self) -> bool:
@@ -146,7 +146,7 @@ class _Watched(io.RawIOBase):
         if time.monotonic() > self._deadline:
             self.expired = True
             raise OutOfTimeError("reading the file took too long")
-        return int(self._file.readinto(buffer))  # type: ignore[union-attr]
+        return int(self._file.readinto(buffer))  # type: ignore[attr-defined]
 
     def write(self, _: Any) -> int:
         raise io.UnsupportedOperation("read only")
