@@ -38,9 +38,7 @@ def sign(
     expires: Annotated[str, typer.Option(help="When it ends: 2027-01-31 or 2027-01-31T12:00Z.")],
     not_before: Annotated[str, typer.Option(help="When it begins; now if not given.")] = "",
     alias: Annotated[list[str] | None, typer.Option(help="Another name of the person. Can be repeated.")] = None,
-    use: Annotated[
-        list[str] | None, typer.Option(help="likeness (the default) or voice. Can be repeated.")
-    ] = None,
+    use: Annotated[list[str] | None, typer.Option(help="likeness (the default) or voice. Can be repeated.")] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(help="Category of the policy that it excludes. Can be repeated.")
     ] = None,
