@@ -227,10 +227,58 @@ def in_watermark_document() -> str:
     return "\n".join(lines) + "\n"
 
 
+def in_probes_document() -> str:
+    """What the shipped probes find on prompts and seeds that they never saw, and what a stop saves."""
+    data = result("moderation/results/probe.json")
+    looks_at = {"text_states": "hidden states", "latents": "predicted latents, after steps 1 and 4 of 16"}
+
+    def percent(value: float) -> str:
+        return f"{100 * value:.1f}%"
+
+    lines = [
+        f"Measured on {data['date']} by `{data['command']}`, {data['machine']}, other work beside it. 70 % of "
+        f"{data['prompts']} captions trained, the others, each with a seed of its own, were held out.",
+        "",
+        "| shipped probe | held out (on water) | AUROC | stopped | false stops (wanted: 1 %) |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for source, card in data["shipped"].items():
+        f = card["held_out"]
+        shares = f"{f['auroc']:.3f} | {percent(f['stopped'])} | {percent(f['false_stops'])}"
+        lines.append(f"| {looks_at[source]} | {f['prompts']} ({f['with_concept']}) | {shares} |")
+    concepts = data["concepts_on_held_out_prompts_and_seeds"]
+    wheres = list(next(iter(concepts.values())))
+    lines += [
+        "",
+        "| AUROC for | " + " | ".join(w.replace("text_states", "hidden states") for w in wheres) + " |",
+        "|---|" + "---:|" * len(wheres),
+    ]
+    lines += [f"| {n} | " + " | ".join(f"{f[w]['auroc']:.2f}" for w in wheres) + " |" for n, f in concepts.items()]
+    other = data["water_in_wordings_not_trained_on"].values()
+    text, latents = ([f[w] for f in other] for w in ("text_states", "after step 1"))
+    medians = data["time"]["medians"]
+    by_text, by_latents = medians["stopped by the text probe"], medians["stopped by the latent probe"]
+    lines += [
+        "",
+        f"Water in a wording that training never saw (each of {len(text)} in turn): AUROC at least "
+        f"{min(f['auroc'] for f in text):.3f} from hidden states and {min(f['auroc'] for f in latents):.3f} after "
+        f"step 1, stopped at least {percent(min(f['stopped'] for f in text))} and "
+        f"{percent(min(f['stopped'] for f in latents))}.",
+        "",
+        f"A stop by the text probe saves {percent(by_text['share_of_cpu_time_saved'])} of a run's processor time (all "
+        f"steps), one by the latent probe {percent(by_latents['share_of_cpu_time_saved'])} (after step "
+        f"{by_latents['steps']:.0f} of 16), model loaded, median of {data['time']['runs_each']} runs. Where they stop "
+        "nothing, both together, with the comparison of weights, take "
+        f"{100 * medians['not stopped, both probes asked']['share_of_time_for_probes']:.2f}% of it.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 DOCUMENTS = {
     "README.md": render,
     "docs/watermark-calibration.md": round_trip,
     "docs/watermark.md": in_watermark_document,
+    "docs/probes.md": in_probes_document,
 }
 
 
