@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import importlib.util
 import os
 import pwd
@@ -17,6 +18,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -113,12 +115,18 @@ def _start(binaries: Path, folder: Path) -> str:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [binaries / "postgres", "-D", data, *options], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, **who,
+            stdout=log, stderr=log, preexec_fn=_end_with_parent, **who,
         )  # fmt: skip
     atexit.register(_stop, process)
     url = f"postgresql+psycopg://safegen@/postgres?host={folder}"
     _wait(process, url, folder / "log")
     return url
+
+
+def _end_with_parent() -> None:
+    """Have Linux stop this process when the tests end without a word: killed, or out of memory."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
 
 
 def _may_run(binaries: Path, who: dict[str, str | int]) -> bool:

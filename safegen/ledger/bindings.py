@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from safegen.ledger import likeness
+from safegen.ledger import likeness, stored
 from safegen.ledger.entry import Event, EventKind
 from safegen.ledger.models import soft_bindings
 from safegen.types import ContentId, soft_binding_alg
@@ -73,7 +73,10 @@ def binding_of(index: int, event: Event) -> Binding | None:
 
 
 def record(connection: Connection, index: int, event: Event) -> None:
-    """Add to the indexes what an entry says of its clip: its mark, and what it looks like."""
+    """Add to the indexes what an entry says of its clip (its mark, and what it looks like) or of a stored manifest."""
+    if event.kind in stored.KINDS:
+        stored.record(connection, index, event)
+        return
     binding, alike = binding_of(index, event), likeness.rows_of(index, event)
     if binding is not None:
         connection.execute(INSERT, binding.row())

@@ -100,6 +100,25 @@ hash_bands = Table(
 )
 """An index: a piece of a video hash (``safegen.ledger.likeness``), and a clip that has it. No evidence either."""
 
+stored_manifests = Table(
+    "stored_manifests",
+    metadata,
+    Column("manifest_id", String(255), primary_key=True),
+    Column("entry", Big, nullable=False),
+    Column("sha256", String(64), nullable=False),
+)
+stored_bindings = Table(
+    "stored_bindings",
+    metadata,
+    Column("alg", String(128), nullable=False),
+    Column("value", String(64), nullable=False),
+    Column("manifest_id", String(255), nullable=False),
+    Column("entry", Big, nullable=False),
+    PrimaryKeyConstraint("value", "alg", "manifest_id"),
+    Index("ix_stored_bindings_manifest_id", "manifest_id"),
+)
+"""Indexes of what a resolution service keeps for others (``safegen.ledger.stored``); ``value`` is a SHA-256 of it."""
+
 SQLITE_TRIGGERS = frozenset(
     {
         *(f"{table}_no_{what}" for table in ("entries", "checkpoints", "nodes") for what in ("update", "delete")),

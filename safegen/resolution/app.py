@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hmac
-import json
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,12 +21,13 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from safegen.errors import InputError, LedgerBusyError, ResolutionError, SafegenError, UnreadableMediaError
-from safegen.resolution.bindings import ALGORITHMS, FINGERPRINTS, WATERMARKS, is_base64
+from safegen.resolution.bindings import ALG, ALGORITHMS, FINGERPRINTS, WATERMARKS, is_base64
 from safegen.resolution.fetching import Fetcher, ForbiddenReferenceError
+from safegen.resolution.http import HEADERS, bearer, json_body, json_response, only
 from safegen.resolution.limits import (
     DEFAULT_RESULTS,
     MAX_JSON_BYTES,
@@ -38,6 +38,8 @@ from safegen.resolution.limits import (
 )
 from safegen.resolution.openapi import PREFIX, SPEC_VERSION, WELL_KNOWN, document
 from safegen.resolution.service import BusyError, Page, Service, TooLargeError, TooSlowError, receive_body
+from safegen.resolution.store_endpoints import StoreEndpoints
+from safegen.resolution.storing import NotStoredError, Storage
 from safegen.settings import Home
 
 log = logging.getLogger(__name__)
@@ -61,11 +63,14 @@ def make_app(
     ``authorise`` takes the place of the comparison with the settings' token; ``fetcher`` that of the settings' hosts.
     """
     settings = settings or ServiceSettings()
+    storage = Storage(home)
+    store = StoreEndpoints(storage, settings.holders, settings.max_manifest_bytes)
     api = _Api(
-        Service(home, settings),
+        Service(home, settings, storage if settings.holders else None),
         authorise or _holder_of(settings.token),
         fetcher or Fetcher(settings.reference_hosts),
-        document(secured=bool(settings.token or authorise)),
+        document(secured=bool(settings.token or authorise), storing=bool(settings.holders)),
+        store,
     )
 
     @asynccontextmanager
@@ -82,6 +87,7 @@ def make_app(
         Route(f"{PREFIX}/matches/byBinding", api.guarded(api.by_binding), methods=["GET", "POST"]),
         Route(f"{PREFIX}/matches/byContent", api.guarded(api.by_content), methods=["POST"]),
         Route(f"{PREFIX}/matches/byReference", api.guarded(api.by_reference), methods=["POST"]),
+        *store.routes(api.guarded),
         Route(f"{PREFIX}/manifests/{{manifest_id:path}}", api.guarded(api.manifest), methods=["GET"]),
     ]
     handlers: Any = {HTTPException: _refused, SafegenError: _failed, ClientDisconnect: _gone, Exception: _broken}
@@ -91,18 +97,26 @@ def make_app(
 class _Api:
     """The endpoints: reading requests, writing responses."""
 
-    def __init__(self, service: Service, authorise: Authorise, fetcher: Fetcher, described: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        authorise: Authorise,
+        fetcher: Fetcher,
+        described: dict[str, Any],
+        store: StoreEndpoints,
+    ) -> None:
         self.service = service
         self._authorise = authorise
         self._fetcher = fetcher
         self._document = described
+        self._store = store
 
     def guarded(self, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """Answer 401 to whom ``authorise`` does not let pass, before anything of the request's body is read."""
 
         async def checked(request: Request) -> Response:
-            scheme, _, token = request.headers.get("authorization", "").partition(" ")
-            if not self._authorise(token.strip() if scheme.lower() == "bearer" else None):
+            token = bearer(request)
+            if not (self._authorise(token) or self._store.fetcher(token)):
                 raise HTTPException(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
             return await endpoint(request)
 
@@ -110,17 +124,19 @@ class _Api:
 
     async def openapi(self, _: Request) -> Response:
         """Serve the description of this API."""
-        return _json(self._document)
+        return json_response(self._document)
 
     async def algorithms(self, _: Request) -> Response:
         """``GET /services/supportedAlgorithms``."""
         watermarks, fingerprints = ([{"alg": alg} for alg in algs] for algs in (WATERMARKS, FINGERPRINTS))
-        return _json({"watermarks": watermarks, "fingerprints": fingerprints})
+        return json_response({"watermarks": watermarks, "fingerprints": fingerprints})
 
     async def capabilities(self, _: Request) -> Response:
         """``GET /services/capabilities``: the optional parts that are served."""
         served = ["queryByContent", *(["queryByReference"] if self._fetcher.hosts else [])]
-        return _json({"c2paSpecificationVersion": SPEC_VERSION, "supportedCapabilities": served})
+        if self.service.settings.holders:
+            served += ["storeManifests", "storeBindings", "receipts"]
+        return json_response({"c2paSpecificationVersion": SPEC_VERSION, "supportedCapabilities": served})
 
     async def status(self, _: Request) -> Response:
         """``GET /services/status``: whether the ledger can be read."""
@@ -131,11 +147,11 @@ class _Api:
             log.error("status: %s", error.diagnostics())
             word = "down"
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return _json({"status": word, "timestamp": now})
+        return json_response({"status": word, "timestamp": now})
 
     async def well_known(self, _: Request) -> Response:
         """``GET /.well-known/c2pa-soft-binding-resolution``: where the API is. Paths: a proxy knows the host's name."""
-        return _json(
+        return json_response(
             {
                 "apiEndpoint": PREFIX,
                 "c2paSpecificationVersion": SPEC_VERSION,
@@ -147,13 +163,13 @@ class _Api:
     async def by_binding(self, request: Request) -> Response:
         """``GET`` and ``POST /matches/byBinding``."""
         if request.method == "POST":
-            query = await _body(request, {"alg": str, "value": str}, {})
+            query = await json_body(request, {"alg": str, "value": str}, {})
             longest = MAX_JSON_BYTES
         else:
-            query, longest = {name: _one(request, name, needed=True) for name in ("alg", "value")}, MAX_VALUE_CHARACTERS
+            query, longest = {name: only(request, name, needed=True) for name in ("alg", "value")}, MAX_VALUE_CHARACTERS
             if len(query["value"]) > longest:
                 raise HTTPException(414, "value is too long for a URL; POST takes longer ones")
-        alg, value = _binding(query["alg"], query["value"], longest)
+        alg, value = _binding(query["alg"], query["value"], longest, any_alg=bool(self.service.settings.holders))
         limit, after = _limit(request), _cursor(request)
         return _page(await run_in_threadpool(self.service.by_binding, alg, value, limit, after))
 
@@ -175,7 +191,7 @@ class _Api:
         """``POST /matches/byReference``."""
         if not self._fetcher.hosts:
             raise HTTPException(403, "this service fetches nothing; send the asset to /matches/byContent")
-        body = await _body(request, {"referenceUrl": str, "assetLength": int}, {"assetType": str, "region": object})
+        body = await json_body(request, {"referenceUrl": str, "assetLength": int}, {"assetType": str, "region": object})
         alg, hint = _options(request)
         length, kind = body["assetLength"], _media_type(body.get("assetType", "video/*"))
         if length < 1:
@@ -193,14 +209,14 @@ class _Api:
 
     async def manifest(self, request: Request) -> Response:
         """``GET /manifests/{activeManifestId}``."""
-        alone = _one(request, "returnActiveManifest")
+        alone = only(request, "returnActiveManifest")
         if alone not in ("", "true", "false"):
             raise HTTPException(400, "returnActiveManifest must be true or false")
         name = request.path_params["manifest_id"]
         found = await run_in_threadpool(self.service.manifest, name, alone=alone == "true")
         if found is None:
             raise HTTPException(404, "no such manifest is kept here")
-        return Response(found, media_type="application/c2pa", headers=_HEADERS)
+        return Response(found, media_type="application/c2pa", headers=HEADERS)
 
 
 def _holder_of(token: str) -> Authorise:
@@ -209,14 +225,6 @@ def _holder_of(token: str) -> Authorise:
 
 
 # -- reading requests --------------------------------------------------------------------------------------------------
-
-
-def _one(request: Request, name: str, *, needed: bool = False) -> str:
-    """A query parameter's only value; "" if it is not there and not needed."""
-    values = request.query_params.getlist(name)
-    if len(values) > 1 or (needed and not values):
-        raise HTTPException(400, f"{name} must be given once")
-    return values[0] if values else ""
 
 
 def _limit(request: Request) -> int:
@@ -230,15 +238,15 @@ def _cursor(request: Request) -> int:
 def _number(request: Request, name: str, default: int, smallest: int) -> int:
     if name not in request.query_params:
         return default
-    text = _one(request, name)
+    text = only(request, name)
     value = int(text) if re.fullmatch(r"[0-9]{1,16}", text) else -1
     if not smallest <= value <= MAX_NUMBER:
         raise HTTPException(400, f"{name} must be a number from {smallest} to {MAX_NUMBER}")
     return value
 
 
-def _binding(alg: str, value: str, longest: int = MAX_VALUE_CHARACTERS) -> tuple[str, str]:
-    if alg not in ALGORITHMS:
+def _binding(alg: str, value: str, longest: int = MAX_VALUE_CHARACTERS, *, any_alg: bool = False) -> tuple[str, str]:
+    if alg not in ALGORITHMS and not (any_alg and ALG.fullmatch(alg)):
         raise HTTPException(400, "alg is none of /services/supportedAlgorithms")
     if len(value) > longest or not is_base64(value):
         raise HTTPException(400, "value is not base64, or is too long (POST takes longer ones)")
@@ -248,10 +256,10 @@ def _binding(alg: str, value: str, longest: int = MAX_VALUE_CHARACTERS) -> tuple
 def _options(request: Request) -> tuple[str, tuple[str, str] | None]:
     """The parameters of queries by an asset: the algorithm, and the hint."""
     _limit(request)  # one asset has one match at most: only a malformed limit matters
-    alg = _one(request, "alg")
+    alg = only(request, "alg")
     if "alg" in request.query_params and alg not in ALGORITHMS:
         raise HTTPException(400, "alg is none of /services/supportedAlgorithms")
-    hint = {name: _one(request, name) for name in ("hintAlg", "hintValue") if name in request.query_params}
+    hint = {name: only(request, name) for name in ("hintAlg", "hintValue") if name in request.query_params}
     _binding(hint.get("hintAlg", ALGORITHMS[0]), hint.get("hintValue", "AAAA"))  # either may come alone, and is no use
     return alg, (hint["hintAlg"], hint["hintValue"]) if len(hint) == 2 else None
 
@@ -264,36 +272,13 @@ def _media_type(text: str) -> str:
     return plain.partition("/")[0]
 
 
-async def _body(request: Request, needed: dict[str, type], optional: dict[str, type]) -> dict[str, Any]:
-    """A small JSON object with these fields and types."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(415, "the body must be application/json")
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_JSON_BYTES:
-            raise HTTPException(413, f"the body has more than {MAX_JSON_BYTES:,} bytes")
-    try:
-        body: Any = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, "the body is not JSON") from error
-    if not isinstance(body, dict):
-        raise HTTPException(400, "the body is not a JSON object")
-    for name, kind in (needed | optional).items():
-        if name not in body and name in optional:
-            continue
-        if not isinstance(body.get(name), kind) or isinstance(body[name], bool):
-            raise HTTPException(400, f"{name} is missing or of the wrong type")
-    return body
-
-
 # -- writing responses -------------------------------------------------------------------------------------------------
 
-_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _STATUS: Final[tuple[tuple[type[SafegenError], int], ...]] = (
     (TooLargeError, 413),
     (ForbiddenReferenceError, 403),
     (UnreadableMediaError, 415),
+    (NotStoredError, 404),
     (InputError, 400),
     (BusyError, 503),
     (TooSlowError, 503),
@@ -301,32 +286,28 @@ _STATUS: Final[tuple[tuple[type[SafegenError], int], ...]] = (
 )
 
 
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse(body, status, headers=_HEADERS | (headers or {}))
-
-
 def _page(page: Page) -> Response:
     more = {} if page.after is None else {"nextCursor": page.after}
-    return _json({"matches": [match.to_json() for match in page.matches], **more})
+    return json_response({"matches": [match.to_json() for match in page.matches], **more})
 
 
 async def _refused(_: Request, error: HTTPException) -> Response:
-    return _json({"error": error.detail}, error.status_code, dict(error.headers or {}))
+    return json_response({"error": error.detail}, error.status_code, dict(error.headers or {}))
 
 
 async def _failed(request: Request, error: SafegenError) -> Response:
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     if status == 500:  # what exactly is wrong with keys, ledger or disk is not the caller's business
         log.error("%s %s: %s", request.method, request.url.path, error.diagnostics())
-        return _json({"error": "the service could not answer"}, 500)
+        return json_response({"error": "the service could not answer"}, 500)
     words = "the asset cannot be read as video or image" if status == 415 else str(error)
-    return _json({"error": words}, status, {"Retry-After": "5"} if status == 503 else None)
+    return json_response({"error": words}, status, {"Retry-After": "5"} if status == 503 else None)
 
 
 async def _gone(_: Request, __: ClientDisconnect) -> Response:
-    return _json({"error": "the request ended early"}, 400)
+    return json_response({"error": "the request ended early"}, 400)
 
 
 async def _broken(request: Request, error: Exception) -> Response:
     log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return _json({"error": "the service could not answer"}, 500)
+    return json_response({"error": "the service could not answer"}, 500)

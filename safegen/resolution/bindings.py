@@ -17,6 +17,9 @@ FINGERPRINTS: Final = (LOOKS_ALG,)
 ALGORITHMS: Final = WATERMARKS + FINGERPRINTS
 """The algorithms whose bindings can be looked up."""
 
+ALG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""The name of any algorithm: those of others can be stored, though nothing of theirs is read here."""
+
 BASE64: Final = r"^(?:[A-Za-z0-9+/_-]{4})*(?:[A-Za-z0-9+/_-]{2}(?:==)?|[A-Za-z0-9+/_-]{3}=?)?$"
 """Either alphabet of RFC 4648, with or without padding. Written so that JSON Schema and Python read it alike."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from safegen.errors import ConfigError
+from safegen.resolution.holders import Holder, read_holders
 
 DEFAULT_RESULTS: Final = 10
 MAX_RESULTS: Final = 100
@@ -18,6 +19,9 @@ MAX_JSON_BYTES: Final = 128 << 10
 MAX_VALUE_CHARACTERS: Final = 2048
 """Of a base64 value in a query string; in a request body it may be as long as the body."""
 
+MAX_BOUND_CHARACTERS: Final = 8192
+"""Of a base64 value that is stored: it stands in a ledger entry."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
@@ -25,7 +29,8 @@ class ServiceSettings:
 
     An uploaded or fetched asset has at most ``max_asset_bytes``; receiving and reading it takes ``seconds`` at most,
     and at most ``concurrent`` are read at once. Assets are fetched (``byReference``) from ``reference_hosts`` only,
-    which are host names, ``*.name`` for all below a name, or ``name:port``; none by default.
+    which are host names, ``*.name`` for all below a name, or ``name:port``; none by default. ``holders`` of tokens with
+    scopes may store manifests of ``max_manifest_bytes`` at most; nobody by default.
     """
 
     token: str = field(default="", repr=False)
@@ -33,13 +38,15 @@ class ServiceSettings:
     seconds: float = 60.0
     concurrent: int = 2
     reference_hosts: tuple[str, ...] = ()
+    holders: tuple[Holder, ...] = ()
+    max_manifest_bytes: int = 4 << 20
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> ServiceSettings:
         """Read the settings from variables.
 
         SAFEGEN_RESOLUTION_TOKEN_FILE or _TOKEN, _MAX_ASSET_MIB, _SECONDS, _CONCURRENT, _REFERENCE_HOSTS (separated by
-        commas). ConfigError if one of them says nothing sensible.
+        commas), _HOLDERS_FILE, _MAX_MANIFEST_MIB. ConfigError if one of them says nothing sensible.
         """
         given = os.environ if environment is None else environment
 
@@ -55,6 +62,7 @@ class ServiceSettings:
                 )
             return value
 
+        holders = given.get("SAFEGEN_RESOLUTION_HOLDERS_FILE", "")
         hosts = given.get("SAFEGEN_RESOLUTION_REFERENCE_HOSTS", "").lower().split(",")
         return cls(
             token=_token(given),
@@ -62,6 +70,8 @@ class ServiceSettings:
             seconds=number("SECONDS", 60, 3600),
             concurrent=max(1, int(number("CONCURRENT", 2, 256))),
             reference_hosts=tuple(host.strip() for host in hosts if host.strip()),
+            holders=read_holders(Path(holders).expanduser()) if holders else (),
+            max_manifest_bytes=int(number("MAX_MANIFEST_MIB", 4, 64) * (1 << 20)),
         )
 
 

@@ -7,8 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from safegen.resolution.bindings import ALGORITHMS, BASE64
-from safegen.resolution.limits import DEFAULT_RESULTS, MAX_NUMBER, MAX_RESULTS, MAX_VALUE_CHARACTERS
+from safegen.resolution.bindings import ALG, ALGORITHMS, BASE64
+from safegen.resolution.limits import (
+    DEFAULT_RESULTS,
+    MAX_BOUND_CHARACTERS,
+    MAX_NUMBER,
+    MAX_RESULTS,
+    MAX_VALUE_CHARACTERS,
+)
 from safegen.version import __version__
 
 PREFIX: Final = "/v1"
@@ -29,12 +35,73 @@ _ERRORS: Final = {
 }
 
 
-def document(*, secured: bool = True) -> dict[str, Any]:
-    """Return the description as plain JSON values; without ``secured`` it asks for no token."""
+def document(*, secured: bool = True, storing: bool = False) -> dict[str, Any]:
+    """Return the description as plain JSON values; without ``secured`` it asks for no token but for ``storing``."""
     described = _document()
+    if storing:
+        _add_storing(described["paths"])
     if not secured:
+        described["security"] = [{}, {"bearer": []}] if storing else []
+    if not secured and not storing:
         del described["security"], described["components"]["securitySchemes"]
     return described
+
+
+def _add_storing(paths: dict[str, Any]) -> None:
+    """Add what holders of tokens with scopes may do. Any algorithm's bindings can then be asked for."""
+    name = paths["/manifests/{activeManifestId}"]["get"]["parameters"][1]
+    queries = paths["/matches/byBinding"]
+    queries["get"]["parameters"][0] = _query("alg", {"type": "string", "pattern": f"^{ALG.pattern}$"}, required=True)
+    queries["post"]["requestBody"] = _json_body("AnyBindingQuery")
+    holder = {"security": [{"bearer": []}]}
+    manifest = {"required": True, "content": {"application/c2pa": {"schema": {"type": "string", "format": "binary"}}}}
+    paths["/manifests"] = {
+        "post": _operation(
+            "storeManifest",
+            "Store a manifest (scope store:manifests)",
+            "Stored",
+            400,
+            401,
+            403,
+            413,
+            415,
+            500,
+            503,
+            parameters=[_query("returnReceipt", {"type": "boolean", "default": False})],
+            body=manifest,
+        )
+        | holder
+    }
+    bind = (400, 401, 403, 404, 413, 415, 500, 503)
+    paths["/bindings"] = {
+        verb: _operation(name_, about, "Done", *bind, body=_json_body("Binding"), success=204) | holder
+        for verb, name_, about in (
+            ("post", "storeBinding", "Let a soft binding lead to a stored manifest (scope store:bindings)"),
+            ("put", "updateBinding", "Let it lead there and nowhere else (scope store:bindings)"),
+        )
+    }
+    paths["/manifests/{activeManifestId}"]["delete"] = (
+        _operation(
+            "deleteManifest",
+            "Give a stored manifest up (scope store:manifests)",
+            "Done",
+            401,
+            403,
+            404,
+            500,
+            503,
+            parameters=[name],
+            success=204,
+        )
+        | holder
+    )
+    paths["/manifests/{activeManifestId}/receipts"] = {
+        "get": _operation("getReceipt", "Proof that it was taken in", "Receipt", 401, 404, 500, parameters=[name]),
+        "post": _operation(
+            "verifyReceipt", "Check such a proof", "Receipt", 400, 401, 404, 413, 415, 500, parameters=[name],
+            body=_json_body("Receipt"),
+        ),
+    }  # fmt: skip
 
 
 def _document() -> dict[str, Any]:
@@ -140,8 +207,9 @@ def _operation(
     *errors: int,
     parameters: list[dict[str, Any]] | None = None,
     body: dict[str, Any] | None = None,
+    success: int = 200,
 ) -> dict[str, Any]:
-    responses = {"200": {"$ref": f"#/components/responses/{answer}"}}
+    responses = {str(success): {"$ref": f"#/components/responses/{answer}"}}
     responses |= {str(code): {"$ref": f"#/components/responses/Error{code}"} for code in errors}
     extra = {} if body is None else {"requestBody": body}
     return {
@@ -177,6 +245,7 @@ def _schemas() -> dict[str, Any]:
             "properties": {
                 "manifestId": {"type": "string"},
                 "similarityScore": {"type": "integer", "minimum": 0, "maximum": 100},
+                "stored": {"type": "boolean", "description": "Stored for others: nothing that this service made."},
             },
         },
         "Matches": {
@@ -210,6 +279,33 @@ def _schemas() -> dict[str, Any]:
             "type": "object", "required": ["alg", "value"],
             "properties": {"alg": _alg(), "value": _value(1 << 16)},
         },
+        "AnyBindingQuery": {
+            "type": "object", "required": ["alg", "value"],
+            "properties": {"alg": {"type": "string", "pattern": f"^{ALG.pattern}$"}, "value": _value(1 << 16)},
+        },
+        "Binding": {
+            "type": "object", "required": ["alg", "bindingValue", "manifestId"],
+            "properties": {
+                "alg": {"type": "string", "pattern": f"^{ALG.pattern}$"},
+                "bindingValue": _value(MAX_BOUND_CHARACTERS),
+                "manifestId": {"type": "string", "minLength": 1},
+            },
+        },
+        "Stored": {
+            "type": "object", "required": ["manifestId"],
+            "properties": {"manifestId": {"type": "string"}, "receipt": {"$ref": "#/components/schemas/Receipt"}},
+        },
+        "Receipt": {
+            "type": "object", "required": ["anchor"],
+            "properties": {
+                "@context": {"type": "object"},
+                "@type": {"type": "string"},
+                "repository": {"type": "object"},
+                "anchor": {"type": "object"},
+                "verified": {"type": "boolean"},
+                "error": {"type": "string"},
+            },
+        },
         "Reference": {
             "type": "object", "required": ["referenceUrl", "assetLength"],
             "properties": {
@@ -236,5 +332,8 @@ def _responses() -> dict[str, Any]:
         "Status": answer("The status", "application/json", ref("Status")),
         "WellKnown": answer("The API's base path, and more", "application/json", ref("WellKnown")),
         "Manifest": answer("The manifest store", "application/c2pa", {"type": "string", "format": "binary"}),
+        "Stored": answer("It is kept", "application/json", ref("Stored")),
+        "Receipt": answer("The receipt, and whether it holds", "application/json", ref("Receipt")),
+        "Done": {"description": "Done"},
         **{f"Error{code}": answer(about, "application/json", ref("Error")) for code, about in _ERRORS.items()},
     }

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from safegen.ledger import Ledger
+    from safegen.resolution.storing import Storage
 
 
 class TooLargeError(InputError):
@@ -42,15 +43,19 @@ class TooSlowError(ResolutionError):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A manifest that a query led to. ``similarity``: 0 to 100, where pictures were compared."""
+    """A manifest that a query led to. ``similarity``: 0 to 100, where pictures were compared.
+
+    ``stored``: it was taken in for others, and is nothing that this home made.
+    """
 
     manifest_id: str
     similarity: int | None = None
+    stored: bool = False
 
     def to_json(self) -> dict[str, Json]:
         """Return the match in the API's shape."""
         score: dict[str, Json] = {} if self.similarity is None else {"similarityScore": self.similarity}
-        return {"manifestId": self.manifest_id, **score}
+        return {"manifestId": self.manifest_id, **score, **({"stored": True} if self.stored else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,9 @@ class Page:
 class Service:
     """Answers for one home. Thread-safe; blocking methods are to be called in threads."""
 
-    def __init__(self, home: Home, settings: ServiceSettings) -> None:
+    def __init__(self, home: Home, settings: ServiceSettings, storage: Storage | None = None) -> None:
         self.settings = settings
+        self._storage = storage
         self._home = home
         self._lock = Lock()
         self._ledger: Ledger | None = None
@@ -88,7 +94,15 @@ class Service:
                 self._ledger = None
 
     def by_binding(self, alg: str, value: str, limit: int, after: int = -1) -> Page:
-        """The manifests that a soft binding leads to, oldest first; ``value`` is base64."""
+        """The manifests that a soft binding leads to, oldest first, and behind them those stored for others."""
+        own = self._own(alg, value, limit, after)
+        room = limit - len(own.matches)
+        if self._storage is None or own.after is not None or room <= 0:
+            return own
+        taken = self._storage.bound(alg, decode_bytes(value) or b"", room)
+        return Page((*own.matches, *(Match(name, stored=True) for name in taken)))
+
+    def _own(self, alg: str, value: str, limit: int, after: int) -> Page:
         if alg in FINGERPRINTS:
             return Page(tuple(self._alike(value)[:limit]))
         content_id = decode_value(value)
@@ -120,7 +134,8 @@ class Service:
 
         binding = self.ledger().find_manifest(manifest_id)
         if binding is None:
-            return None
+            taken = None if self._storage is None else self._storage.read(manifest_id)
+            return superbox(STORE, "c2pa", manifests(taken)[-1].raw) if taken and alone else taken
         kept = load_manifest(self._home, binding.content_id)
         if kept is None:
             return None
