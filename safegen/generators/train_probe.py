@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import importlib.util
 import json
 import os
 import platform
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safegen.errors import InputError, SafegenError
+from safegen.errors import ConfigError, InputError, SafegenError
 from safegen.generators.observing import Observer, bound_parts, latent_features, part_digest, text_features
 from safegen.policies.probes import LATENTS, STOP_SCORE, TEXT_STATES, Probe, check_words
 from safegen.policies.probes_fit import check_labels, figures, fit, is_held_out
@@ -222,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from safegen.generators import Card, load, resolve
 
         check_words(options.name, options.category)
+        if importlib.util.find_spec("sklearn") is None:
+            raise ConfigError("training needs scikit-learn", remedy='Install it: pip install "safegen[train]".')
         rows = read_prompts(options.prompts)
         ref = resolve(options.model)
         call = Card.read(ref).resolve(steps=options.of_steps)

@@ -482,6 +482,15 @@ def test_a_file_without_prompts_is_refused(tmp_path: Path, body: bytes) -> None:
         read_prompts(path)
 
 
+def test_without_scikit_learn_nothing_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    shared = ["--prompts", str(tmp_path / "none"), "--source", LATENTS, "--category", "stand_in", "--name", "x"]
+    assert main(shared) == 4
+    assert "safegen[train]" in capsys.readouterr().err
+
+
 def test_the_command_line_trains_for_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from safegen.tinymodel.world import captions
 
