@@ -94,7 +94,7 @@ def _settings(pack: Pack) -> dict[str, Json]:
         "defaults.on_error": str(pack.on_error),
         "defaults.on_missing_classifier": str(pack.on_missing_classifier),
         "defaults.on_unsupported_language": str(pack.on_unsupported_language),
-        "defaults.time_limit_s": pack.document["defaults"].get("time_limit_s"),  # type: ignore[union-attr, call-arg]
+        "defaults.time_limit_s": pack.document["defaults"].get("time_limit_s"),  # type: ignore[union-attr]
         "record_text": "clear" if pack.record_clear else "commitment",
         "rewrite.rounds": pack.rewrite_rounds,
         "rewrite.replacements": dict(pack.replacements),

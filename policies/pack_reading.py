@@ -92,7 +92,7 @@ class _Walk:
             raise _UnusableYAMLError("too large, or an alias holds itself")
         self.lines[where] = node.start_mark.line + 1
         if isinstance(node, yaml.ScalarNode):
-            return loader.construct_object(node)  # type: ignore[no-untyped-call]
+            return loader.construct_object(node)
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -107,7 +107,7 @@ class _Walk:
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None  # type: ignore[no-untyped-call]
+            key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
                 self.defects.append(Defect(line, ".".join(map(str, where)) or "(top)", f"{key!r} is no field's name"))
                 continue

@@ -130,11 +130,13 @@ def show(policy_pack: PackArgument = "default", as_json: JsonFlag = False) -> No
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of policy packs."""
-    from safegen.policies.pack_checks import SCHEMA_FILE
+def schema(as_json: JsonFlag = False) -> None:
+    """Print the JSON Schema of policy packs; with --json on one line."""
+    with command(as_json=as_json):
+        from safegen.policies.pack_checks import SCHEMA_FILE
 
-    typer.echo(SCHEMA_FILE.read_text(encoding="utf-8"), nl=False)
+        text = SCHEMA_FILE.read_text(encoding="utf-8")
+        typer.echo(json.dumps(json.loads(text)) if as_json else text.rstrip())
 
 
 @app.command()
