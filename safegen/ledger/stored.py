@@ -17,6 +17,7 @@ from safegen.ledger.database import reading
 from safegen.ledger.entry import Event
 from safegen.ledger.models import stored_bindings, stored_manifests
 from safegen.ledger.proof import damaged
+from safegen.types import Json
 
 if TYPE_CHECKING:
     from safegen.ledger.store import Ledger
@@ -45,7 +46,13 @@ def stored_event(manifest_id: str, sha256: str, size: int, holder: str) -> Event
 
 def bound_event(alg: str, value: bytes, manifest_id: str, holder: str, *, replace: bool) -> Event:
     """The entry of a soft binding; ``replace``: from now on it leads there and nowhere else."""
-    body = {"alg": alg, "value": value.hex(), "manifest_id": manifest_id, "holder": holder, "replace": replace}
+    body: dict[str, Json] = {
+        "alg": alg,
+        "value": value.hex(),
+        "manifest_id": manifest_id,
+        "holder": holder,
+        "replace": replace,
+    }
     return Event(BOUND, body=body)
 
 

@@ -77,4 +77,5 @@ def _counts(height: int, width: int, across: int, down: int) -> NDArray[np.float
 @lru_cache(maxsize=1)
 def _basis() -> NDArray[np.float32]:
     order, at = np.arange(1, SIDE + 1)[:, None], np.arange(_SMALL)[None]
-    return (np.sqrt(2 / _SMALL) * np.cos(np.pi / 2 / _SMALL * order * (2 * at + 1))).astype(np.float32)
+    basis: NDArray[np.float64] = np.sqrt(2 / _SMALL) * np.cos(np.pi / 2 / _SMALL * order * (2 * at + 1))
+    return basis.astype(np.float32)

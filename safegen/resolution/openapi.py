@@ -53,7 +53,7 @@ def _add_storing(paths: dict[str, Any]) -> None:
     queries = paths["/matches/byBinding"]
     queries["get"]["parameters"][0] = _query("alg", {"type": "string", "pattern": f"^{ALG.pattern}$"}, required=True)
     queries["post"]["requestBody"] = _json_body("AnyBindingQuery")
-    holder = {"security": [{"bearer": []}]}
+    holder: dict[str, Any] = {"security": [{"bearer": []}]}
     manifest = {"required": True, "content": {"application/c2pa": {"schema": {"type": "string", "format": "binary"}}}}
     paths["/manifests"] = {
         "post": _operation(
