@@ -202,7 +202,8 @@ def main() -> None:
     parser.add_argument("--note", default="")
     arguments = parser.parse_args()
     found: dict[str, Any] = {
-        "command": f"python benchmarks/provenance/reader.py {' '.join(sys.argv[1:]).partition('--note')[0]}".strip(),
+        "command": f"python benchmarks/provenance/reader.py --sizes {' '.join(f'{s:g}' for s in arguments.sizes)} "
+        f"--rounds {arguments.rounds} --cycles {arguments.cycles}",
         "date": dt.date.today().isoformat(),
         "machine": f"{processor()}, {platform.system()}, Python {platform.python_version()}",
         "load_before": os.getloadavg(),

@@ -52,6 +52,8 @@ def read_credential(
         )
     limits = limits or ReadLimits.from_environment()
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for whoever writes into it
+            raise UnreadableMediaError(f"{path} is no file", remedy="Give a media file.")
         with path.open("rb") as file:
             if not file.read(1):
                 raise UnreadableMediaError(f"{path} is empty", remedy="Give a media file.")

@@ -7,7 +7,6 @@ right here; for anything else ``sandbox`` has a process that can be killed. No j
 
 from __future__ import annotations
 
-import mmap
 import re
 import struct
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ MAX_INDEX_BOXES: Final = 4_000
 SMALL_FILE: Final = MAX_INDEX_BOXES * 16
 """A damaged MP4 of so many bytes cannot hold more boxes than are bearable."""
 
-MAX_SEARCHED: Final = 64 << 20
+MAX_SEARCHED: Final = 32 << 20
 """Images and damaged files up to this size are searched for manifest stores."""
 
 _COMPRESSED: Final = b"brob"
@@ -193,20 +192,21 @@ def _is_ordinary_from(content: bytes, at: int) -> bool:
 
 def _search(file: BinaryIO, mark: bytes, behind: int) -> bool:
     """Whether every manifest store in a file is of ordinary extent. It starts ``behind`` bytes after a ``mark``."""
-    for content, at in _places(file, mark):
+    content = _all_of(file)
+    for at in _all(content, mark):
         start = content.find(b"jumb", at + behind, at + behind + _LARGEST_PREFIX) - 4
         if start >= 0 and not _is_ordinary_from(content[start : start + MAX_STORE + 1], 0):
             return False
     return True
 
 
-def _places(file: BinaryIO, mark: bytes) -> Iterator[tuple[mmap.mmap, int]]:
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for at in _all(content, mark):
-            yield content, at
+def _all_of(file: BinaryIO) -> bytes:
+    """Read a file. Not mapped into memory: a file that another process cuts short would then crash this one."""
+    file.seek(0)
+    return file.read(MAX_SEARCHED)
 
 
-def _all(content: bytes | mmap.mmap, mark: bytes) -> Iterator[int]:
+def _all(content: bytes, mark: bytes) -> Iterator[int]:
     at = content.find(mark)
     while at >= 0:
         yield at
@@ -217,21 +217,20 @@ def _jpeg(file: BinaryIO) -> bool:
     """The same for JPEG, where a store is cut into APP11 segments, each with the head of its first box again."""
     stores: dict[bytes, bytearray] = {}
     total = 0
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        at = 2
-        while (found := _JPEG_MARKER.search(content, at)) is not None:
-            at = found.end()
-            kind = content[at - 1]
-            if kind in (0xD8, 0xD9, 0x01):
-                continue
-            size = int.from_bytes(content[at : at + 2], "big")
-            segment = content[at + 2 : at + size]
-            at += max(size, 0)
-            if kind != 0xEB or segment[:2] != b"JP":
-                continue
-            store = stores.setdefault(segment[2:4], bytearray())
-            store += segment[16:] if store else segment[8:]
-            total += 1
-            if total > MAX_BOXES or len(store) > MAX_STORE:
-                return False
+    content, at = _all_of(file), 2
+    while (found := _JPEG_MARKER.search(content, at)) is not None:
+        at = found.end()
+        kind = content[at - 1]
+        if kind in (0xD8, 0xD9, 0x01):
+            continue
+        size = int.from_bytes(content[at : at + 2], "big")
+        segment = content[at + 2 : at + size]
+        at += size
+        if kind != 0xEB or segment[:2] != b"JP":
+            continue
+        store = stores.setdefault(segment[2:4], bytearray())
+        store += segment[16:] if store else segment[8:]
+        total += 1
+        if total > MAX_BOXES or len(store) > MAX_STORE:
+            return False
     return all(is_ordinary_store(bytes(store)) for store in stores.values())

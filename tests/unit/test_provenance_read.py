@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -196,13 +197,17 @@ def test_expired_certificate(tmp_path: Path, clip: Path, monkeypatch: pytest.Mon
 # --- malformed --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "empty"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "pipe", "device"])
 def test_no_file_at_all(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "clip.mp4"
     if kind == "folder":
         path.mkdir()
     elif kind == "empty":
         path.touch()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to(os.devnull)
     with pytest.raises(UnreadableMediaError) as caught:
         read_credential(path)
     assert str(path) in str(caught.value)
