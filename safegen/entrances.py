@@ -45,6 +45,7 @@ class Entrances:
     clips: list[tuple[str, Clip]] = field(default_factory=list)
     embeddings: dict[str, Any] = field(default_factory=dict)
     unjudgeable: list[str] = field(default_factory=list)
+    plain: list[tuple[str, str]] = field(default_factory=list)  # numbers and switches, as Python writes them
 
     def describe(self) -> list[Json]:
         """Return what was judged beside the prompts, as a record holds it: names and digests, nothing in clear."""
@@ -89,6 +90,7 @@ class _Sorting:
             self.numbers[0] += _count_numbers(value, 0)
             if self.numbers[0] > MAX_NUMBERS:  # many short lists are one long one
                 self.out.unjudgeable.append(where)
+            self.out.plain.append((where, repr(value)))
             return value
         if isinstance(value, Path) or (isinstance(value, str) and _PICTURE.search(name) and _is_file(value)):
             return self._pictures(where, name, _read_pictures(Path(value)))

@@ -198,7 +198,7 @@ class Moderation:
 
     def _refuse(self, decision: Decision, stage: str, words: str, said: Mapping[str, Json] | None = None) -> NoReturn:
         inputs, services = self._inputs, self._services
-        body: dict[str, Json] = {"stage": stage} | dict(said or {})
+        body: dict[str, Json] = {"stage": stage, **(said or {})}
         waits = decision.action is Action.REVIEW and stage in ("request", "frames")
         if decision.action is Action.REVIEW:
             body["request_commitment"] = dict(commit_request(self._text, services.keys.commitment_key))
@@ -260,12 +260,11 @@ def _fields(inputs: Inputs, model: str, policy_sha256: str) -> dict[str, Json]:
 
     entrances = inputs.entrances
     embeddings: dict[str, Any] = {name: digest_tensors(name, value) for name, value in entrances.embeddings.items()}
-    plain = {name: value for name, value in inputs.call.items() if isinstance(value, bool | int | float | str | list)}
     return {
         "prompt": inputs.prompt, "negative_prompt": inputs.negative_prompt, "mode": inputs.mode,
         "seed": inputs.asked_seed, "image": _file_digest(inputs.image), "video": _file_digest(inputs.video),
-        "call": {name: repr(value) for name, value in plain.items() if name not in {n for n, _ in entrances.clips}},
-        "texts": [list(text) for text in entrances.texts], "entrances": entrances.describe(),
+        "call": sorted(f"{name}={value}" for name, value in entrances.plain),
+        "texts": [f"{name}={text}" for name, text in entrances.texts], "entrances": entrances.describe(),
         "embeddings": embeddings, "labels": list(inputs.labels), "model": model, "project": inputs.project,
         "policy_sha256": policy_sha256,
     }  # fmt: skip

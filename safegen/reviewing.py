@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from safegen.ledger import Entry, Ledger, Receipt
 
 Stage = Literal["request", "frames"]
-Answer = Literal["approve", "deny"]
-
-STAGES: Final = ("request", "frames")
 """Where a run can wait for a person: before anything is drawn, or once the frames are."""
+
+Answer = Literal["approve", "deny"]
 
 MAX_DAYS: Final = 366
 MAX_USES: Final = 1000
@@ -157,8 +156,8 @@ class Reviews:
         """Yield every run that stopped for review, oldest first, with what was said about it."""
         words, spent = self._words(), self._spent()
         for entry in self._entries("blocked"):
-            stage = entry.body.get("stage", "request")
-            if entry.event.action == Action.REVIEW and stage in STAGES:
+            stage = _stage(entry)
+            if stage is not None:
                 yield Case(entry, stage, tuple(words.get(entry.index, ())), spent)
 
     def case(self, index: int) -> Case:
@@ -223,9 +222,7 @@ class Reviews:
         """
         now = dt.datetime.now(dt.UTC)
         found: Approval | None = None
-        for case in self.cases():
-            if not case.words or not self._same(case.entry, text):
-                continue
+        for case in self._answered(text):
             if case.denied is not None and (case.stage == "request" or case.entry.body.get("seed") == seed):
                 return case.denied
             if case.stage == "frames" and case.entry.body.get("seed") != seed:
@@ -250,9 +247,16 @@ class Reviews:
         mine = self._ledger.append(Event(EventKind.APPROVAL_USED, content_id=content_id, body=body)).index
         return self._spent(before=mine).get(approval.word.entry, 0) < approval.word.uses
 
-    def _same(self, entry: Entry, text: str) -> bool:
-        commitment: Any = entry.body.get("request_commitment")
-        return isinstance(commitment, Mapping) and check_commitment(text, self._key, commitment)
+    def _answered(self, text: str) -> Iterator[Case]:
+        """Yield the cases of this very request about which something was said, oldest first."""
+        words = self._words()
+        spent = self._spent() if words else {}
+        for index in sorted(words):
+            entry = self._ledger.get(index)
+            stage, commitment = _stage(entry), entry.body.get("request_commitment")
+            same = isinstance(commitment, Mapping) and check_commitment(text, self._key, _texts(commitment))
+            if stage is not None and same:
+                yield Case(entry, stage, tuple(words[index]), spent)
 
     def _check_ledger(self) -> None:
         """Verify the whole ledger: a denial or a use that was edited away is in no row that could be looked at."""
@@ -272,9 +276,10 @@ class Reviews:
         found: dict[int, list[Word]] = {}
         for entry in self._entries("reviewed"):
             body: Mapping[str, Any] = entry.body
-            answer = entry.event.action
-            if type(body.get("of")) is not int or answer not in ("approve", "deny"):
+            said = entry.event.action
+            if type(body.get("of")) is not int or said not in ("approve", "deny"):
                 continue  # another use of the same kind
+            answer: Answer = "approve" if said == "approve" else "deny"
             expires, uses = None, 0
             try:
                 if answer == "approve":
@@ -300,6 +305,18 @@ class Reviews:
 
 
 _VERIFY: Final = "`safegen ledger verify` says what is wrong."
+
+
+def _stage(entry: Entry) -> Stage | None:
+    """Where a run stopped for a person; None for an entry that is no such run."""
+    stage = entry.body.get("stage", "request")
+    if entry.kind != "blocked" or entry.event.action != Action.REVIEW:
+        return None
+    return "request" if stage == "request" else "frames" if stage == "frames" else None
+
+
+def _texts(commitment: Mapping[str, Json]) -> dict[str, str]:
+    return {name: str(value) for name, value in commitment.items()}
 
 
 def _asked(decision: Decision | Mapping[str, Any] | Any) -> Iterator[tuple[str, str]]:

@@ -364,3 +364,17 @@ def test_times_are_read_with_and_without_a_clock(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             parse_time(text, "x")
     assert write(tmp_path / "a.consent", KEY).exists()
+
+
+@pytest.mark.parametrize("pack", ["default", "eu"])
+@pytest.mark.parametrize(
+    ("words", "category"),
+    [("deceptive_acts", "likeness"), ("fake_cues", "likeness"), ("violence_strong", "likeness"), ("gore", "likeness"),
+     ("undress_tools", "ncii"), ("sexual_explicit", "ncii")],
+)  # fmt: skip
+def test_a_named_person_in_such_a_context_is_blocked(pack: str, words: str, category: str) -> None:
+    judge = Engine.load(pack)
+    word = judge._lexicon().lists[words][0].lstrip("=")
+    decision = judge.judge(Request(f"{SUBJECT} {word} at a beach at sunset"))
+    assert decision.action is Action.BLOCK
+    assert category in {r.category for r in decision.reasons if r.action is Action.BLOCK}

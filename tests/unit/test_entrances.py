@@ -193,3 +193,12 @@ def test_records_name_what_was_judged_and_hold_none_of_it() -> None:
         ("prompt_2", "text"), ("last_image", "pictures"), ("prompt_embeds", "embeddings"),
     ]  # fmt: skip
     assert "red ball" not in str(said)
+
+
+def test_numbers_are_kept_so_that_a_request_can_be_told_from_another() -> None:
+    def plain(strength: float) -> list[tuple[str, str]]:
+        condition = Condition(image=PICTURE, strength=strength)
+        return sort_call({"conditions": [condition], "num_frames": 13, "sigmas": [1.0, 0.5]}, 16.0).plain
+
+    assert {("conditions.strength", "0.5"), ("num_frames", "13"), ("sigmas", "[1.0, 0.5]")} <= set(plain(0.5))
+    assert plain(0.5) != plain(0.6)
