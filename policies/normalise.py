@@ -206,9 +206,10 @@ def _decoded(text: str) -> list[View]:
         scale = (end - start) / max(len(inner.text), 1)
         view = View(name, inner.text, [start + int(i * scale) for i in range(len(inner.text))])
         views.append(view)
-        bare = _join(_unleet(view))
-        if bare.text != view.text:
-            views.append(View(name, bare.text, bare.origin, bare.spelled))
+        plainer = _unleet(view)
+        for bare in (_join(plainer), _without_marks(plainer)):
+            if bare.text != view.text:
+                views.append(View(name, bare.text, bare.origin, bare.spelled))
     return [v for v in views if v.text]
 
 
