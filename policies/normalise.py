@@ -88,7 +88,7 @@ def fold_character(char: str) -> str:
 
     The result is a fixed point: folding it again changes nothing.
     """
-    text = char
+    text = _CONFUSABLE.get(char, char)
     for _ in range(6):
         kept = (
             c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) not in ("Mn", "Me", "Cf", "Cs")
