@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 Append = Callable[..., "Receipt"]
 """``append(kind, body, action=...)``: records an entry about the run."""
-
-_MAX_CLEAR_BYTES = 32_000
-"""Texts kept in clear, where a pack wants that: an entry holds 65,535 bytes."""
 
 
 class Moderation:
@@ -93,36 +90,25 @@ class Moderation:
         if self.decision.action.stops:
             self._refuse(self.decision, "request", "The request was refused")
 
-    @contextmanager
-    def watching(self, pipe: Any) -> Iterator[None]:
-        """Judge what the pipeline's own prompt enhancer makes of the prompt, before the pipeline sees it."""
-        enhance = getattr(pipe, "enhance_prompt", None)
-        if not callable(enhance):
-            yield
-            return
+    def watching(self, pipe: Any) -> AbstractContextManager[None]:
+        """Judge what the pipeline's own prompt enhancer makes of the prompt, before the pipeline draws from it."""
+        from safegen.enhancers import watch_texts
 
-        def judged(*args: Any, **kwargs: Any) -> Any:
-            made = enhance(*args, **kwargs)
-            self._judge_enhanced([made] if isinstance(made, str) else made)
-            return made
+        return watch_texts(pipe, self._judge_enhanced)
 
-        pipe.enhance_prompt = judged
-        try:
-            yield
-        finally:
-            del pipe.enhance_prompt
-
-    def _judge_enhanced(self, made: Any) -> None:
+    def _judge_enhanced(self, made: list[str] | None) -> None:
         assert self._request is not None  # noqa: S101 - the request is judged before the pipeline runs
-        texts = list(made) if isinstance(made, list | tuple) and all(isinstance(t, str) for t in made) else None
-        for text in texts or [""]:
+        known = {text for _, text in self._request.all_texts()} | {self.prompt, *self._enhanced}
+        for text in [""] if made is None else made:
+            if made is not None and text in known:
+                continue
+            self._enhanced = (*self._enhanced, text)
             decision = self._consented(self._services.engine.judge(replace(self._request, enhanced_prompt=text)))
-            if texts is None:
+            if made is None:
                 decision = _blocked(decision, "not_judgeable", "enhanced_prompt")
             if decision.action.stops:
                 said: dict[str, Json] = {"enhanced_decision": without_spans(decision)}
                 self._refuse(decision, "enhanced", "What the model's enhancer made of the prompt was refused", said)
-        self._enhanced = tuple(texts or ())
 
     def _consented(self, decision: Decision) -> Decision:
         from safegen.consent_check import Circumstances, apply_consents
@@ -202,8 +188,6 @@ class Moderation:
         waits = decision.action is Action.REVIEW and stage in ("request", "frames")
         if decision.action is Action.REVIEW:
             body["request_commitment"] = dict(commit_request(self._text, services.keys.commitment_key))
-            if services.engine.pack.record_clear and not decision.words_withheld:
-                body |= _clear(inputs, decision)
         entry = self._append("blocked", body, action=decision.action).index
         remedy = f"Recorded as ledger entry {entry}."
         if waits:
@@ -263,8 +247,8 @@ def _fields(inputs: Inputs, model: str, policy_sha256: str) -> dict[str, Json]:
     return {
         "prompt": inputs.prompt, "negative_prompt": inputs.negative_prompt, "mode": inputs.mode,
         "seed": inputs.asked_seed, "image": _file_digest(inputs.image), "video": _file_digest(inputs.video),
-        "call": sorted(f"{name}={value}" for name, value in entrances.plain),
-        "texts": [f"{name}={text}" for name, text in entrances.texts], "entrances": entrances.describe(),
+        "call": "\n".join(sorted(f"{name}={value}" for name, value in entrances.plain)),
+        "texts": "\n".join(f"{name}={text!r}" for name, text in entrances.texts), "entrances": entrances.describe(),
         "embeddings": embeddings, "labels": list(inputs.labels), "model": model, "project": inputs.project,
         "policy_sha256": policy_sha256,
     }  # fmt: skip
@@ -284,15 +268,6 @@ def _pictured(inputs: Inputs) -> list[str]:
     """Digests of everything that may show somebody: of files, and of pixels where there is no file to name."""
     files = [digest for path in (inputs.image, inputs.video) if (digest := _file_digest(path)) is not None]
     return files + [str(e["sha256"]) for e in inputs.entrances.describe() if isinstance(e, dict) and "sha256" in e]
-
-
-def _clear(inputs: Inputs, decision: Decision) -> dict[str, Json]:
-    """The texts in clear, where the pack wants that; never where a locked rule about minors has so much as stirred."""
-    if decision.scores.get("minors_sexual", 0.0) > 0 or any(r.category == "minors_sexual" for r in decision.reasons):
-        return {}
-    texts: dict[str, Json] = {"prompt": inputs.prompt, "negative_prompt": inputs.negative_prompt}
-    size = sum(len(str(text).encode("utf-8", "replace")) for text in texts.values())
-    return {"text": texts} if size <= _MAX_CLEAR_BYTES else {}
 
 
 def _blocked(decision: Decision, category: str, source: str, why: str = "") -> Decision:

@@ -90,6 +90,13 @@ class Case:
         both = ("decision",) if self.stage == "request" else ("decision", "frames_decision")
         return frozenset(pair for name in both for pair in _asked(self.entry.body.get(name)))
 
+    @property
+    def text(self) -> Mapping[str, Json] | None:
+        """The texts by source, where the policy records them in clear; None where it does not."""
+        texts: Any = self.entry.body.get("texts")
+        held = texts.items() if isinstance(texts, Mapping) else ()
+        return {source: held["text"] for source, held in held if isinstance(held, Mapping) and "text" in held} or None
+
     def to_json(self, now: dt.datetime) -> dict[str, Json]:
         """Return the case as plain JSON values."""
         body = self.entry.body
@@ -109,7 +116,7 @@ class Case:
             "mode": body.get("mode"),
             "seed": body.get("seed"),
             "prompt_commitment": body.get("prompt_commitment"),
-            "text": body.get("text"),
+            "text": self.text,
             "words": [word.to_json() for word in self.words],
         }
 

@@ -89,12 +89,12 @@ def test_texts_are_kept_where_the_pack_wants_them_and_never_of_minors(
 ) -> None:
     from safegen.policies.lexicon import Lexicon
 
-    assert stop(fresh_home, PROMPT, clear_pack, tmp_path)["text"] == {"prompt": PROMPT, "negative_prompt": ""}
-    assert "text" not in stop(fresh_home, PROMPT, "eu", tmp_path)
+    assert stop(fresh_home, PROMPT, clear_pack, tmp_path)["texts"]["prompt"]["text"] == PROMPT
+    assert PROMPT not in json.dumps(stop(fresh_home, PROMPT, "eu", tmp_path))
     age = Lexicon.load().lists["age_cues"][0].lstrip("=")
-    assert "text" not in stop(fresh_home, f"{PROMPT} with a {age}", clear_pack, tmp_path)
-    shown = InProcess(fresh_home).json("review", "show", "0", code=0)
-    assert shown["text"]["prompt"] == PROMPT
+    assert PROMPT not in json.dumps(stop(fresh_home, f"{PROMPT} with a {age}", clear_pack, tmp_path))
+    shown = [InProcess(fresh_home).json("review", "show", index, code=0)["text"] for index in range(3)]
+    assert shown == [{"prompt": PROMPT}, None, None]
 
 
 def test_frames_that_wait_are_approved_for_their_seed(

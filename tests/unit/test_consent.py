@@ -13,6 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safegen.consent import Consent, SignedConsent, parse_consent, read_consent, sign_consent
 from safegen.consent_check import MEANING, Circumstances, apply_consents, check_consent, is_named
@@ -119,6 +121,20 @@ def test_what_is_no_record_is_an_input_error(content: bytes, tmp_path: Path) -> 
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.consent"):
         read_consent(path)
+
+
+@given(st.binary(max_size=200) | st.tuples(st.integers(0, len(RECORD) - 1), st.integers(1, 255)))
+def test_no_bytes_make_a_valid_record_or_another_error(change: bytes | tuple[int, int]) -> None:
+    if isinstance(change, bytes):
+        content = change
+    else:
+        at, bits = change
+        content = RECORD[:at] + bytes([RECORD[at] ^ bits]) + RECORD[at + 1 :]
+    try:
+        read = parse_consent(content)
+    except InputError:
+        return
+    assert check_consent(read, GIVEN) in ("altered", "unknown_signer") or read == parse_consent(RECORD)
 
 
 def test_a_record_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
