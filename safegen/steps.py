@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -349,6 +350,7 @@ class Run:
                             "signature": dict(signed.signature),
                             "frames_decision": without_spans(frames_decision),
                             "shape": [int(n) for n in marked.frames.shape[:3]],
+                            **self._made_from(),
                             **self._labels(),
                             **self._probed(),
                         },
@@ -403,6 +405,15 @@ class Run:
             consents=self._moderation.relied_on,
             alterations=self._moderation.alterations,
         )
+
+    def _made_from(self) -> dict[str, Json]:
+        """What the entry says about the files that the clip was made from; nothing where there are none."""
+        found: list[Json] = []
+        for role, path in (("image", self._inputs.image), ("video", self._inputs.video)):
+            if path is not None:
+                with path.open("rb") as file:
+                    found.append({"role": role, "sha256": hashlib.file_digest(file, "sha256").hexdigest()})
+        return {"inputs": found} if found else {}
 
     def _labels(self) -> dict[str, Json]:
         """What the entry says about labels; nothing where there are none."""

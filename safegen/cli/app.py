@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli import cert, consent, keys, ledger, policy, review, trust
+from safegen.cli import audit, cert, consent, keys, ledger, policy, review, trust
 from safegen.cli import doctor as doctor_command
 from safegen.cli import generate as generate_command
 from safegen.cli import recover as recover_command
@@ -35,6 +35,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
 app.add_typer(consent.app, name="consent")
 app.add_typer(review.app, name="review")

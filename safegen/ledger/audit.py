@@ -12,8 +12,10 @@ from safegen.errors import LedgerError
 from safegen.ledger import merkle
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from safegen.ledger.entry import COLUMNS, decode_leaf, hash_leaf
+from safegen.ledger.facts import FactsCheck
 from safegen.ledger.models import SQLITE_TRIGGERS, checkpoints, entries, head, nodes
 from safegen.ledger.proof import TILE_LEVELS
+from safegen.ledger.views import missing_views
 
 _PAGE = 1000
 _MAX_PROBLEMS = 1000
@@ -92,6 +94,7 @@ class _Audit:
         self._head = connection.execute(select(head)).one_or_none()
         self._key = self._choose_key(public_key, origin)
         self._outside = self._read_outside(outside)
+        self._facts = FactsCheck(connection, self._add)
 
     def run(self) -> LedgerReport:
         total = self._connection.execute(select(func.count()).select_from(entries)).scalar() or 0
@@ -110,6 +113,10 @@ class _Audit:
         for size in sorted(self._outside):
             self._add(None, "outside", f"a checkpoint kept outside covers {size} entries; the ledger has {expected}")
         self._check_triggers()
+        for name in missing_views(self._connection):
+            self._add(None, "schema", f"the view {name} is missing, or says something else")
+        if not self._problems:  # they follow from entries that are all there and as they were
+            self._facts.rest(expected)
         if self._more:
             self._add_anyway(Problem(None, "", f"and {self._more} more problems"))
         root = "" if self._broken else self._tree.root().hex()
@@ -139,6 +146,8 @@ class _Audit:
             if level % TILE_LEVELS == 0:
                 self._tiles[level, position] = node
         self._compare_root(index, signed)
+        if not self._broken and isinstance(row.leaf, str) and hash_leaf(row.leaf) == leaf_hash:
+            self._facts.entry(index, row.leaf)
         return index + 1
 
     def _leaf(self, row: AnyRow, index: int, signed: Checkpoint | None) -> bytes:

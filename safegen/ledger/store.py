@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import Connection, Engine, Row, Select, bindparam, func, insert, select, update
 
 from safegen.errors import LedgerError
-from safegen.ledger import bindings, likeness, merkle, schema, tiles
+from safegen.ledger import bindings, facts, likeness, merkle, schema, tiles
 from safegen.ledger.audit import LedgerReport, audit, column_faults
 from safegen.ledger.bindings import Binding
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, default_origin, open_checkpoint, sign_checkpoint
@@ -73,7 +73,7 @@ class Ledger:
         create: bool = True,
         read_only: bool = False,
         busy_seconds: float = LEDGER_BUSY_SECONDS,
-    ) -> Ledger:
+    ) -> Self:
         """Open the ledger at a SQLAlchemy URL, and set up an empty database unless ``create`` is false.
 
         ``key`` signs checkpoints and is needed only to append. ``origin`` names the log; without it a new ledger's
@@ -96,7 +96,7 @@ class Ledger:
         """Give the database connections back."""
         self._engine.dispose()
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -124,6 +124,7 @@ class Ledger:
             _refuse_duplicate(connection, event)
             connection.execute(_INSERT_ENTRY, _row(event, index, time, leaf, digest))
             bindings.record(connection, index, event)
+            facts.record(connection, index, time, event)
             subtrees = [
                 {"level": level, "position": position, "hash": node.hex()}
                 for level, position, node in frontier.push(digest)

@@ -317,6 +317,9 @@ def test_rollback_needs_an_outside_checkpoint(path: Path) -> None:
         "DELETE FROM entries WHERE idx >= 200",
         "DELETE FROM checkpoints WHERE size > 200",
         "DELETE FROM nodes",
+        "DELETE FROM entry_facts WHERE entry >= 200",
+        "UPDATE daily_counts SET entries = (SELECT count(*) FROM entries e WHERE substr(e.time, 1, 10) = day"
+        " AND coalesce(e.policy_sha256, '') = daily_counts.policy_sha256)",
         shorten,
     )
     assert verify(path).ok

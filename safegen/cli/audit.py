@@ -1,0 +1,247 @@
+"""``safegen audit``: questions to the ledger, and the bundle for those who do not run safegen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from safegen.cli.shell import JsonFlag, command, print_json
+from safegen.errors import InputError
+from safegen.settings import Home
+from safegen.types import Json
+
+if TYPE_CHECKING:
+    from safegen.ledger.queries import AuditLedger, Query
+
+app = typer.Typer(help="Ask the ledger, and hand over what it holds.", no_args_is_help=True)
+
+From = Annotated[str, typer.Option("--from", help="Only entries of this time (or beginning of a day) and later.")]
+To = Annotated[str, typer.Option("--to", help="Only entries before this time (or beginning of a day).")]
+Limit = Annotated[int, typer.Option(min=0, help="At most so many entries; 0 for all.")]
+After = Annotated[int, typer.Option(min=-1, help="Only entries that come after this one: the next page.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV with all columns.")]
+Parquet = Annotated[Path | None, typer.Option(help="Write a Parquet file with all columns.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How an answer is given."""
+
+    as_json: bool
+    csv: bool
+    parquet: Path | None
+
+    def check(self) -> None:
+        if self.as_json + self.csv + (self.parquet is not None) > 1:
+            raise InputError("--json, --csv and --parquet exclude one another.", remedy="Choose one.")
+
+    def give(self, columns: Sequence[str], rows: Iterable[Mapping[str, Json]]) -> None:
+        from safegen.auditing import line_of, to_csv, write_parquet
+
+        if self.parquet is not None:
+            count = write_parquet(self.parquet, columns, rows)
+            typer.echo(f"Wrote {self.parquet}: {count} rows.")
+        elif self.csv:
+            for line in to_csv(columns, rows):
+                typer.echo(line, nl=False)
+        else:
+            for row in rows:
+                print_json(dict(row)) if self.as_json else typer.echo(line_of(row))
+
+
+@app.command()
+def asset(
+    what: Annotated[str, typer.Argument(help="A file, or its SHA-256.")],
+    begin: From = "", end: To = "", limit: Limit = 100, after: After = -1,
+    as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
+) -> None:  # fmt: skip
+    """List the entries about a file: when it was generated, recovered or signed again."""
+    from safegen.auditing import by_asset
+
+    with command(as_json=as_json), _open() as ledger:
+        _tell(ledger, [by_asset(what)], (begin, end, limit, after), _Form(as_json, csv, parquet))
+
+
+@app.command()
+def mark(
+    content_id: Annotated[str, typer.Argument(help="What the mark of a clip says: 16 hex digits.")],
+    begin: From = "", end: To = "", limit: Limit = 100, after: After = -1,
+    as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
+) -> None:  # fmt: skip
+    """List the entries about the clip that a mark names."""
+    from safegen.auditing import by_mark
+
+    with command(as_json=as_json), _open() as ledger:
+        _tell(ledger, [by_mark(content_id)], (begin, end, limit, after), _Form(as_json, csv, parquet))
+
+
+@app.command()
+def consent(
+    who: Annotated[str, typer.Argument(help="A consent record or its id; with --records the person's name.")],
+    records: Annotated[Path | None, typer.Option(help="Folder of consent records: the ledger holds no names.")] = None,
+    begin: From = "", end: To = "", limit: Limit = 100, after: After = -1,
+    as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
+) -> None:  # fmt: skip
+    """List the entries that a person's consent stands in, its revocation included."""
+    from safegen.auditing import by_consent
+
+    with command(as_json=as_json), _open() as ledger:
+        _tell(ledger, by_consent(who, records), (begin, end, limit, after), _Form(as_json, csv, parquet))
+
+
+@app.command()
+def policy(
+    name: Annotated[str, typer.Argument(help="A policy's id, or the SHA-256 of one of its versions.")],
+    decision: Annotated[str, typer.Option(help="Only what was decided so: allow, flag, rewrite, review, block.")] = "",
+    begin: From = "", end: To = "", limit: Limit = 100, after: After = -1,
+    as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
+) -> None:  # fmt: skip
+    """List the entries that were judged under a policy."""
+    from safegen.auditing import by_policy
+
+    with command(as_json=as_json), _open() as ledger:
+        _tell(ledger, [by_policy(name, decision)], (begin, end, limit, after), _Form(as_json, csv, parquet))
+
+
+@app.command()
+def model(
+    name: Annotated[str, typer.Argument(help="A model's id, as entries have it: tiny:safegen-tiny.")],
+    begin: From = "", end: To = "", limit: Limit = 100, after: After = -1,
+    as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
+) -> None:  # fmt: skip
+    """List the entries about a model."""
+    from safegen.auditing import by_model
+
+    with command(as_json=as_json), _open() as ledger:
+        _tell(ledger, [by_model(name)], (begin, end, limit, after), _Form(as_json, csv, parquet))
+
+
+@app.command()
+def time(
+    begin: From = "", end: To = "", limit: Limit = 100, after: After = -1,
+    as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
+) -> None:  # fmt: skip
+    """List the entries of a range of times, in the order of their times."""
+    from safegen.ledger.queries import Query
+
+    with command(as_json=as_json), _open() as ledger:
+        _tell(ledger, [Query()], (begin, end, limit, after), _Form(as_json, csv, parquet))
+
+
+@app.command()
+def key(
+    name: Annotated[str, typer.Argument(help="A certificate (PEM file or SHA-256), a signer's URI, a ledger's vkey.")],
+    begin: From = "", end: To = "", limit: Limit = 100, after: After = -1,
+    as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
+) -> None:  # fmt: skip
+    """List the entries about files signed with a key, or all that lie under the ledger's own."""
+    from safegen.auditing import by_key
+
+    with command(as_json=as_json), _open() as ledger:
+        query = by_key(name, ledger)
+        queries = [] if query is None else [query]
+        _tell(ledger, queries, (begin, end, limit, after), _Form(as_json, csv, parquet))
+
+
+@app.command()
+def unmarked(
+    begin: From = "", end: To = "", limit: Limit = 100, after: After = -1,
+    as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
+) -> None:  # fmt: skip
+    """List files that left without a mark that was read back, and what was made of them since."""
+    from safegen.ledger.queries import Query
+
+    with command(as_json=as_json), _open() as ledger:
+        _tell(ledger, [Query("audit_unmarked")], (begin, end, limit, after), _Form(as_json, csv, parquet))
+
+
+@app.command()
+def daily(
+    begin: From = "", end: To = "",
+    as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
+) -> None:  # fmt: skip
+    """Count the entries of each day (UTC) by kind, model, policy and decision."""
+    with command(as_json=as_json), _open() as ledger:
+        from safegen.auditing import days, stamp
+        from safegen.ledger.queries import DAILY_COLUMNS
+
+        form = _Form(as_json, csv, parquet)
+        form.check()
+        rows = ledger.daily(*days(stamp(begin, "--from"), stamp(end, "--to")))
+        if as_json or csv or parquet is not None:
+            form.give(DAILY_COLUMNS, rows)
+        else:
+            for row in rows:
+                told = [row["kind"], row["decision"], row["model"], str(row["policy_sha256"])[:12]]
+                typer.echo(f"{row['day']}  {row['entries']:>8}  {'  '.join(str(part) for part in told if part)}")
+
+
+@app.command()
+def chain(
+    what: Annotated[str, typer.Argument(help="An entry's index, a content id, a file, or its SHA-256.")],
+    svg: Annotated[Path | None, typer.Option(help="Draw it into this SVG file.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw it into this PNG file.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Follow at most so many entries.")] = 1000,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a file came from and what came from it: inputs, the clip, what was recovered and signed again."""
+    with command(as_json=as_json), _open() as ledger:
+        from safegen.audit_picture import picture_of, to_png, to_svg, tree_of
+        from safegen.auditing import entries_named
+
+        found = ledger.chain(entries_named(what, ledger), limit)
+        for path, draw in ((svg, to_svg), (png, to_png)):
+            if path is not None:
+                _write(path, draw(picture_of(found)))
+        if as_json:
+            rows, links = [found.rows[n] for n in sorted(found.rows)], [asdict(one) for one in found.links]
+            print_json({"entries": rows, "links": links, "whole": found.whole})
+        else:
+            from rich.console import Console
+
+            console = Console(soft_wrap=True, highlight=False)
+            for tree in tree_of(found):
+                console.print(tree)
+        if not found.whole:
+            typer.echo(f"There is more: {limit} entries were followed (--limit).", err=True)
+
+
+def _tell(ledger: AuditLedger, queries: Sequence[Query], page: tuple[str, str, int, int], form: _Form) -> None:
+    """Give the answer to some queries, and say on standard error where its next page begins."""
+    from safegen.auditing import answer, pages, stamp
+    from safegen.ledger.queries import Query
+
+    begin, end, limit, after = page
+    form.check()
+    asked = [pages(query, stamp(begin, "--from"), stamp(end, "--to"), after) for query in queries]
+    last: list[Json] = []
+
+    def counted() -> Iterator[dict[str, Json]]:
+        for row in answer(ledger, asked, limit + 1 if limit else None):
+            if limit and len(last) == limit:
+                typer.echo(f"There are more: --after {last[-1]}, or --limit 0 for all.", err=True)
+                return
+            last.append(row["entry"])
+            yield row
+
+    form.give((asked[0] if asked else Query()).columns, counted())
+
+
+@contextmanager
+def _open() -> Iterator[AuditLedger]:
+    from safegen.ledger.queries import AuditLedger
+
+    with AuditLedger.open(Home.default().ledger_url, create=False, read_only=True) as ledger:
+        yield ledger
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error.strerror}", remedy="Choose another place.") from error

@@ -1,0 +1,160 @@
+"""What auditors look entries up by: the ``entry_facts`` index over what leaves say, and the counts of each day.
+
+Entries are the record. Both tables follow from the leaves: ``record`` fills them with every append, ``FactsCheck``
+derives them again when the ledger is verified, and a row that an entry contradicts, or that is missing, is named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, String, Table, insert, select, text
+
+from safegen.errors import LedgerError
+from safegen.ledger.entry import COLUMNS, Event, EventKind, decode_leaf
+from safegen.ledger.models import Big, entries, metadata
+from safegen.types import Json
+
+MOST_CHARACTERS: Final = 512
+"""Longer values are cut: a row of an index must fit a page of every database."""
+
+ORIGINS: Final = ("recovered_entry", "previous_entry", "resigned_entry")
+"""Where a body names the entry that its own came from."""
+
+_DAY: Final = ("kind", "model", "policy_sha256", "action")
+_WINDOW: Final = 1000
+
+Fact = tuple[str, str]
+
+entry_facts = Table(
+    "entry_facts",
+    metadata,
+    Column("entry", Big, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("value", String(MOST_CHARACTERS), nullable=False),
+    PrimaryKeyConstraint("entry", "name", "value"),
+    Index("ix_entry_facts_value", "name", "value", "entry"),
+    sqlite_with_rowid=False,
+)
+"""What an entry says, by name and value: ``facts_of`` lists the names."""
+
+daily_counts = Table(
+    "daily_counts",
+    metadata,
+    Column("day", String(10), nullable=False),
+    *(Column(name, String(entries.c[name].type.length), nullable=False) for name in _DAY),  # type: ignore[attr-defined]
+    Column("entries", Big, nullable=False),
+    PrimaryKeyConstraint("day", *_DAY),
+    sqlite_with_rowid=False,
+)
+"""How many entries of each sort a day (UTC) brought; "" stands for what does not apply."""
+
+Index("ix_entries_time", entries.c.time, entries.c.idx)
+Index("ix_entries_kind", entries.c.kind, entries.c.idx)
+Index("ix_entries_model", entries.c.model, entries.c.idx)
+Index("ix_entries_policy", entries.c.policy_sha256, entries.c.action, entries.c.idx)
+
+_INSERT: Final = insert(entry_facts)
+_COUNT: Final = text(
+    "INSERT INTO daily_counts (day, kind, model, policy_sha256, action, entries)"
+    " VALUES (:day, :kind, :model, :policy_sha256, :action, 1)"
+    " ON CONFLICT (day, kind, model, policy_sha256, action) DO UPDATE SET entries = daily_counts.entries + 1"
+)
+
+
+def facts_of(event: Event) -> frozenset[Fact]:
+    """Return what an event says that entries are looked up by, as (name, value).
+
+    ``certificate`` (SHA-256 of the leaf) and ``signer`` (URI) of its signature, ``policy`` (id) and ``policy.ACTION``,
+    ``consent`` (record ids), ``input`` (SHA-256 of files that it was made from), ``parent`` (the entry it came from),
+    and ``unmarked``: a file was released whose mark was not read back.
+    """
+    body = event.body
+    signature, decision, mark = (_object(body.get(name)) for name in ("signature", "decision", "mark"))
+    policy = decision.get("policy_id")
+    found: list[tuple[str, object]] = [
+        ("certificate", signature.get("leaf_sha256")),
+        ("signer", signature.get("signer")),
+        ("policy", policy),
+        (f"policy.{event.action}", policy if event.action else None),
+        ("consent", body.get("consent_id")),
+        *(("consent", _object(one).get("id")) for one in _items(body.get("consents"))),
+        *(("input", _object(one).get("sha256")) for one in _items(body.get("inputs"))),
+        *(("parent", str(body[name])) for name in ORIGINS if type(body.get(name)) is int),
+    ]
+    marked = isinstance(mark.get("content_id"), str) and mark.get("content_id") == event.content_id
+    if event.kind == EventKind.GENERATED and event.asset_sha256 is not None and not marked:
+        found.append(("unmarked", str(event.kind)))
+    return frozenset(
+        (name, value[:MOST_CHARACTERS])
+        for name, value in found
+        if isinstance(value, str) and value and "\0" not in name + value  # what no database need hold
+    )
+
+
+def record(connection: Connection, index: int, time: str, event: Event) -> None:
+    """Add an entry to both tables, in the transaction of its append."""
+    found = [{"entry": index, "name": name, "value": value} for name, value in sorted(facts_of(event))]
+    if found:
+        connection.execute(_INSERT, found)
+    connection.execute(_COUNT, dict(zip(("day", *_DAY), day_of(time, event), strict=True)))
+
+
+def day_of(time: str, event: Event) -> tuple[str, ...]:
+    """Return the key of the row of ``daily_counts`` that counts an entry."""
+    return (time[:10], *(str(getattr(event, name) or "") for name in _DAY))
+
+
+class FactsCheck:
+    """Compares both tables with leaves, which are told in ascending order. ``add(index, column, summary)`` reports."""
+
+    def __init__(self, connection: Connection, add: Callable[[int | None, str, str], None]) -> None:
+        self._connection = connection
+        self._add = add
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        self._stored: dict[int, set[Fact]] = {}
+        self._until = -1  # facts of the entries before this one have been read
+
+    def entry(self, index: int, leaf: str) -> None:
+        """Compare what is stored of an entry with its leaf."""
+        try:
+            fields = decode_leaf(leaf)
+        except LedgerError:
+            return  # named already
+        event = Event(**{name: fields[name] for name in COLUMNS[1:]}, body=fields["body"])  # type: ignore[arg-type]
+        self._counts[day_of(str(fields["time"]), event)] += 1
+        wanted, stored = facts_of(event), self._facts(index)
+        for name, value in sorted(wanted - stored):
+            self._add(index, "entry_facts.value", f"the index lacks what the leaf says: {name} {value}")
+        for name, value in sorted(stored - wanted, key=repr):
+            self._add(index, "entry_facts.value", f"the index says what the leaf does not: {name} {value}")
+
+    def rest(self, size: int) -> None:
+        """Compare what lies outside the entries, and the counts; of a ledger whose entries are all there."""
+        beyond = select(entry_facts.c.entry).where((entry_facts.c.entry < 0) | (entry_facts.c.entry >= size))
+        for (index,) in self._connection.execute(beyond.distinct().order_by(entry_facts.c.entry).limit(_WINDOW)):
+            self._add(index, "entry_facts.entry", "the index tells of an entry that does not exist")
+        stored = {tuple(row[:-1]): row[-1] for row in self._connection.execute(select(daily_counts))}
+        for key in sorted(stored.keys() | self._counts.keys(), key=repr):
+            if stored.get(key, 0) != self._counts[key]:
+                what = " ".join(str(part) for part in key if part)
+                self._add(None, "daily_counts", f"{what}: {stored.get(key, 0)!r} counted, {self._counts[key]} there")
+
+    def _facts(self, index: int) -> set[Fact]:
+        if index >= self._until:
+            self._until = index + _WINDOW
+            query = select(entry_facts).where(entry_facts.c.entry >= index, entry_facts.c.entry < self._until)
+            self._stored = {}
+            for row in self._connection.execute(query):
+                self._stored.setdefault(row.entry, set()).add((row.name, row.value))
+        return self._stored.get(index, set())
+
+
+def _object(value: Any) -> Mapping[str, Json]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _items(value: Any) -> Iterator[Any]:
+    return iter(value if isinstance(value, list | tuple) else ())

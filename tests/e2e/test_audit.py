@@ -1,0 +1,156 @@
+"""``safegen audit`` through the command line: on clips that were really made, and on a ledger of made-up ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from safegen.cli.app import app
+from safegen.keys import KeyStore
+from safegen.ledger import Event, Ledger, VerifierKey
+from safegen.settings import Home
+from tests.e2e.conftest import SMALL, Made, Shell
+
+RUN = CliRunner()
+CONSENT = "urn:uuid:0617ea0e-00f1-4341-a915-3ad528f5fd53"
+SIZE = ("--frames", SMALL["frames"], "--steps", SMALL["steps"])
+
+
+def test_clips_that_were_made_are_found_by_all_that_is_known_of_them(
+    shell: Shell, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second, again = tmp_path / "second.mp4", tmp_path / "again.mp4"
+    shell("generate", "a blue ball", "-o", second, "--video", made.path, "--seed", 8, *map(str, SIZE), code=0)
+    shell("resign", second, "-o", again, code=0)
+    row = json.loads(shell("audit", "asset", second, "--json", code=0).stdout)
+    monkeypatch.setenv("SAFEGEN_HOME", str(shell.home.root))
+    assert (row["kind"], row["mode"], row["policy"], row["decision"]) == ("generated", "video", "default", "allow")
+    chain = json.loads(run("chain", again, "--json").stdout)
+    resigned = chain["links"][-1]["entry"]
+    assert [(link["entry"], link["relation"], link["parent"]) for link in chain["links"]] == [
+        (row["entry"], "input", made.printed["entry"]), (resigned, "resigned", row["entry"]),
+    ]  # fmt: skip
+    for query in (
+        ("mark", row["content_id"]), ("key", row["certificate"]), ("key", row["signer"]), ("model", row["model"]),
+        ("policy", "default"), ("policy", row["policy_sha256"], "--decision", "allow"), ("time", "--to", "2999-01-01"),
+    ):  # fmt: skip
+        assert row["entry"] in entries(*query, "--limit", 0), query
+    assert entries("unmarked") == []
+    shell("ledger", "verify", code=0)
+
+
+@pytest.fixture
+def vkey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("SAFEGEN_HOME", str(tmp_path / "home"))
+    home = Home(tmp_path / "home")
+    keys = KeyStore.init(home)
+    with Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name) as ledger:
+        for number in range(5):
+            body = {
+                "decision": {"policy_id": "default"}, "mark": {"content_id": f"{number:016x}"} if number else None,
+                "consents": [{"id": CONSENT, "state": "valid"}], "inputs": [{"sha256": f"{number - 1 & 255:064x}"}],
+            }  # fmt: skip
+            action = "allow" if number != 2 else "flag"
+            ledger.append(Event("generated", f"{number:016x}", body, f"{number:064x}", model="m", action=action))
+    return str(VerifierKey.of(keys.ledger_name, keys.ledger_public_key))
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    done = RUN.invoke(app, ["audit", *map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done
+
+
+def entries(*arguments: object) -> list[int]:
+    return [json.loads(line)["entry"] for line in run(*arguments, "--json").stdout.splitlines()]
+
+
+def test_every_question_has_an_answer(vkey: str, tmp_path: Path) -> None:
+    assert entries("asset", f"{3:064X}") == [3]
+    assert entries("mark", f"{3:016x}") == [3]
+    assert entries("policy", "default", "--decision", "flag") == [2]
+    assert entries("model", "m") == entries("consent", CONSENT) == entries("key", vkey) == [0, 1, 2, 3, 4]
+    assert entries("key", vkey.replace("+", "x+", 1)) == entries("model", "x") == entries("key", "a" * 64) == []
+    assert entries("unmarked") == [0]
+    assert entries("time", "--from", "2026-01-01") == [0, 1, 2, 3, 4]
+    assert entries("time", "--to", "2026-01-01") == entries("model", "m", "--from", "2999-01-01") == []
+    assert sum(json.loads(line)["entries"] for line in run("daily", "--json").stdout.splitlines()) == 5
+    assert run("daily", "--to", "2026-01-01").stdout == ""
+    line = run("asset", f"{3:064x}").stdout.split()
+    assert [line[0], *line[2:]] == ["3", "generated", f"{3:016x}", "allow", "default", "m", "0" * 12]
+
+
+def test_answers_come_in_pages(vkey: str) -> None:
+    first = run("model", "m", "--limit", 2)
+    assert first.stderr == "There are more: --after 1, or --limit 0 for all.\n"
+    assert entries("model", "m", "--limit", 2, "--after", 1) == [2, 3]
+    assert run("model", "m", "--limit", 2, "--after", 2).stderr == ""
+    assert entries("time", "--from", "2026-01-01", "--limit", 0, "--after", 2) == [3, 4]
+
+
+def test_a_person_is_found_by_consent_records(vkey: str, tmp_path: Path) -> None:
+    record = tmp_path / "records" / "a.consent"
+    record.parent.mkdir()
+    granted = ("--granted-by", "Ada Example", "--expires", "2999-01-01")
+    signed = RUN.invoke(app, ["consent", "sign", "Ada Example", "-o", str(record), *granted, "--json"])
+    assert signed.exit_code == 0, signed.output
+    home = Home.default()
+    keys = KeyStore.load(home)
+    with Ledger.open(home.ledger_url, key=keys.ledger_key) as ledger:
+        ledger.append(
+            Event("generated", "f" * 16, {"consents": [{"id": json.loads(signed.stdout)["id"], "state": "valid"}]})
+        )
+    assert entries("consent", record) == entries("consent", "ada example", "--records", record.parent) == [5]
+    assert "consent valid" in run("consent", record).stdout
+    run("consent", "Eve Example", "--records", record.parent, code=2)
+    run("consent", "Ada Example", code=2)
+    run("consent", "Ada Example", "--records", tmp_path / "nowhere", code=2)
+
+
+def test_csv_and_parquet_hold_every_column(vkey: str, tmp_path: Path) -> None:
+    wanted = [json.loads(line) for line in run("model", "m", "--json").stdout.splitlines()]
+    told = list(csv.DictReader(io.StringIO(run("model", "m", "--csv").stdout)))
+    plain = [
+        {name: "" if value is None else str(value) for name, value in row.items()} | {"damage": ""} for row in wanted
+    ]
+    assert told == plain
+    parquet = pytest.importorskip("pyarrow.parquet")
+    run("model", "m", "--parquet", tmp_path / "a.parquet")
+    table = parquet.read_table(tmp_path / "a.parquet")
+    assert table.to_pylist() == [row | {"damage": None} for row in wanted]
+    run("daily", "--parquet", tmp_path / "b.parquet")
+    assert sum(parquet.read_table(tmp_path / "b.parquet")["entries"].to_pylist()) == 5
+    run("model", "x", "--parquet", tmp_path / "c.parquet")
+    assert parquet.read_table(tmp_path / "c.parquet").num_rows == 0
+    run("model", "m", "--json", "--csv", code=2)
+    run("model", "m", "--parquet", tmp_path / "nowhere" / "a.parquet", code=4)
+
+
+def test_a_chain_is_drawn(vkey: str, tmp_path: Path) -> None:
+    tree = run("chain", 2, "--svg", tmp_path / "c.svg", "--png", tmp_path / "c.png").stdout.splitlines()
+    assert [line.split("entry ")[-1].split()[0] for line in tree] == ["input", "0", "1", "2", "3", "4"]
+    svg = (tmp_path / "c.svg").read_text()
+    assert svg.count("<rect") == 6
+    assert svg.count("marker-end") == 5
+    image = Image.open(tmp_path / "c.png")
+    assert image.size == (250, 40 + 6 * 64 + 5 * 44)
+    assert len(image.getcolors(1 << 20) or ()) > 4
+    chain = json.loads(run("chain", f"{2:016x}", "--limit", 2, "--json").stdout)
+    assert (len(chain["entries"]), chain["whole"]) == (2, False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("asset", "nothing.mp4"), ("asset", "."), ("mark", "x"), ("chain", "77"), ("chain", "nothing"),
+        ("time", "--from", "yesterday"), ("consent", "x"), ("chain", "1", "--svg", "/nowhere/x.svg"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_told_so(vkey: str, arguments: tuple[str, ...]) -> None:
+    assert "Error:" in run(*arguments, code=2).stderr
