@@ -31,7 +31,7 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if key in ("classifiers", "probes") and isinstance(old, list) and isinstance(value, list):
             merged[key] = _classifiers(old, value)
         elif key in ("labels", "jurisdictions") and isinstance(old, list) and isinstance(value, list):
-            merged[key] = [*old, *(v for v in value if v not in old)]
+            merged[key] = [*value, *(v for v in old if v not in value)]
         elif isinstance(old, Mapping) and isinstance(value, Mapping):
             if set(value) & set(THRESHOLDS):
                 merged[key] = {k: v for k, v in old.items() if k not in THRESHOLDS} | dict(value)
