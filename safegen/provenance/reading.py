@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,6 +21,8 @@ from safegen.provenance.sandbox import ReadLimits, Task
 from safegen.provenance.survey import is_ordinary_store, survey
 
 LIMIT: Final = "Limit"
+MAX_READS: Final = 10_000
+"""Of a damaged MP4, before it is left to a separate process: some hundreds are usual, and one for each box at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,17 @@ class Reading:
         self._seconds = limits.seconds_for(size)
         self._deadline = time.monotonic() + self._seconds
         found = survey(file)
-        self._ordinary = found.ordinary and not fragments
+        self._ordinary, self._damaged = found.ordinary and not fragments, found.damaged
         self._large = LargeFile.of(file, size, found.boxes, self._deadline) if self._ordinary else None
 
     def report(self, anchors: str, manifest: bytes | None, *, crjson: bool = False) -> Report:
         """Read the file's manifests, or ``manifest`` in their place; as crJSON on demand."""
         task = Task(self._path, anchors, manifest, self._fragments, crjson)
+        if self._damaged and self._ordinary and (manifest is None or is_ordinary_store(manifest)):
+            try:
+                return _examine(_Watched(self._file, self._deadline, MAX_READS), task)
+            except OutOfTimeError:
+                self._ordinary = False
         if not self._ordinary or (manifest is not None and not is_ordinary_store(manifest)):
             left = max(self._deadline - time.monotonic(), 0.01)
             answer = sandbox.run(task, self._limits, left)
@@ -125,10 +133,10 @@ def _failed(error: Exception) -> Report:
 
 
 class _Watched(io.RawIOBase):
-    """A file that reads until a deadline: the library, whatever it is at, then gives up."""
+    """A file that reads until a deadline, or so often: the library, whatever it is at, then gives up."""
 
-    def __init__(self, file: BinaryIO, deadline: float) -> None:
-        self._file, self._deadline, self.expired = file, deadline, False
+    def __init__(self, file: BinaryIO, deadline: float, reads: int = sys.maxsize) -> None:
+        self._file, self._deadline, self._reads, self.expired = file, deadline, reads, False
 
     def readable(self) -> bool:
         return True
@@ -143,7 +151,8 @@ class _Watched(io.RawIOBase):
         return self._file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        if time.monotonic() > self._deadline:
+        self._reads -= 1
+        if time.monotonic() > self._deadline or self._reads < 0:
             self.expired = True
             raise OutOfTimeError("reading the file took too long")
         return int(self._file.readinto(buffer))  # type: ignore[attr-defined]

@@ -53,10 +53,14 @@ _LARGEST_PREFIX: Final = 64  # of a C2PA uuid box before its manifest: version, 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a look at a file gave. ``boxes`` are an MP4's or MOV's top level, empty if it is none or has gaps."""
+    """What a look at a file gave. ``boxes`` are an MP4's or MOV's top level, empty if it is none or has gaps.
+
+    ``damaged``: how many boxes the library finds in it cannot be foretold; it reads the head of each, which is seen.
+    """
 
     ordinary: bool
     boxes: tuple[Box, ...] = ()
+    damaged: bool = False
 
 
 def survey(file: BinaryIO) -> Survey:
@@ -68,7 +72,7 @@ def survey(file: BinaryIO) -> Survey:
         try:
             boxes = top_level(file)
         except UnreadableMediaError:
-            return Survey(size <= SMALL_FILE and _search(file, C2PA_UUID, 16))
+            return Survey(size <= MAX_SEARCHED and _search(file, C2PA_UUID, 16), damaged=size > SMALL_FILE)
         return Survey(_bmff(file, boxes), boxes)
     if head.startswith(_NEVER_EMBEDDED):
         return Survey(True)
