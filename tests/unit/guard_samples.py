@@ -54,9 +54,12 @@ def save_guard(
             "num_key_value_heads": 2, "max_position_embeddings": 2048, "vocab_size": len(tokenizer),
             "tie_word_embeddings": False}  # fmt: skip
     made = {"llama": transformers.LlamaConfig, "qwen3": transformers.Qwen3Config, "gemma2": transformers.Gemma2Config,
-            "granite": transformers.GraniteConfig}[config]  # fmt: skip
-    extra = {"head_dim": 8} if config in ("qwen3", "gemma2") else {}
-    model = transformers.AutoModelForCausalLM.from_config(made(**size, **extra))
+            "granite": transformers.GraniteConfig}  # fmt: skip
+    if config == "llama4":
+        model = _llama4(size)
+    else:
+        extra = {"head_dim": 8} if config in ("qwen3", "gemma2") else {}
+        model = transformers.AutoModelForCausalLM.from_config(made[config](**size, **extra))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "o_proj" in name or "down_proj" in name:
@@ -77,3 +80,19 @@ def save_guard(
     model.generation_config.eos_token_id = end
     model.save_pretrained(folder)
     return folder
+
+
+def _llama4(size: dict[str, Any]) -> Any:
+    """Llama Guard 4 is a model that also sees; its config holds one for the words and one for the pictures."""
+    import transformers
+
+    words = transformers.Llama4TextConfig(
+        **size, head_dim=8, intermediate_size_mlp=16, num_local_experts=1, num_experts_per_tok=1, moe_layers=[],
+        pad_token_id=0,
+    )  # fmt: skip
+    pictures = transformers.Llama4VisionConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vision_output_dim=16,
+        image_size=28, patch_size=14, projector_input_dim=16, projector_output_dim=16,
+    )  # fmt: skip
+    config = transformers.Llama4Config(text_config=words, vision_config=pictures)
+    return transformers.Llama4ForConditionalGeneration(config)

@@ -97,6 +97,7 @@ def _pack_with(folder: Path, entry: str) -> Path:
     [
         ("llamaguard", "llama", "unsafe\nS9", "weapons"),
         ("llamaguard", "llama", "safe", ""),
+        ("llamaguard", "llama4", "unsafe\nS1", "violence"),
         ("qwen3guard", "qwen3", "Safety: Unsafe\nCategories: Violent", "violence"),
         ("qwen3guard", "qwen3", "Safety: Safe\nCategories: None", ""),
         ("graniteguardian", "granite", "<score> no </score>", ""),
