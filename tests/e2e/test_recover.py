@@ -23,3 +23,15 @@ def test_a_stripped_clip_gets_its_credential_back(
     assert verdict["findings"][0]["evidence"]["ai_generated"] is True
     assert shell.json("verify", made.path, code=0)["verdict"] == "verified"
     assert shell.json("ledger", "verify", code=0)["problems"] == []
+
+
+def test_a_clip_whose_mark_is_gone_is_found_by_its_looks(shell: Shell, made: Made, tmp_path: Path) -> None:
+    """Half a second in one picture, shown for as long: what changes from frame to frame is gone, as the mark does."""
+    still, restored = tmp_path / "still.mp4", tmp_path / "restored.mp4"
+    mean = "tmix=frames=8,trim=start_frame=7:end_frame=8,loop=loop=12:size=1,setpts=N/16/TB"
+    ffmpeg("-i", made.path, "-vf", mean, "-crf", "28", "-pix_fmt", "yuv420p", still)
+    assert shell.json("verify", still)["verdict"] != "recovered", "the mark still names the clip"
+    printed = shell.json("recover", still, "-o", restored, code=0)
+    assert (printed["outcome"], printed["content_id"]) == ("restored", made.printed["content_id"])
+    assert printed["alg"] == "org.safegen.video-hash.1"
+    assert shell.json("verify", restored, code=4)["verdict"] == "inconclusive"
