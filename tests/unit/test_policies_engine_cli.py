@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from safegen.cli.app import app
+from safegen.errors import GeneratorError
 from safegen.keys import KeyStore, check_commitment
 from safegen.settings import Home
 
@@ -115,25 +116,50 @@ def test_check_shows_the_rewritten_prompt() -> None:
     assert "rewritten: a person walks a dog along the river" in out
 
 
-def test_run_is_drawn_from_the_rewritten_prompt_and_records_both(tmp_path: Path) -> None:
+class Stopping:
+    """The embedded model's pipeline, up to where it would begin to draw."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipe, name)
+
+    def __call__(
+        self, prompt: str = "", negative_prompt: str = "", height: int = 192, width: int = 192, num_frames: int = 13,
+        num_inference_steps: int = 2, **_: Any,
+    ) -> Any:  # fmt: skip
+        self.asked.append(prompt)
+        raise RuntimeError("far enough")
+
+
+@pytest.mark.parametrize("minors", [False, True])
+def test_run_is_drawn_from_the_rewritten_prompt_and_records_both(tmp_path: Path, minors: bool) -> None:
     import safegen
+    from safegen.generators import load, resolve
     from safegen.ledger import Ledger
 
     home = Home(tmp_path / "home")
     keys = KeyStore.init(home)
     pack = tmp_path / "mine.yaml"
     pack.write_text(HEAD.replace("extends: default", "extends: rewrite") + "record_text: clear\n", encoding="utf-8")
-    prompt = "Maria Kowalski walks a dog along the river"
-    made = safegen.generate(
-        prompt, output=tmp_path / "out.png", policy=pack, home=home, seed=1, frames=1, steps=2, negative_prompt="blurry"
-    )
-    assert made.decision.action == "rewrite"
-    assert made.decision.rewrite is not None
+    more = " with two children" if minors else ""
+    prompt, changed = (f"{who} walks a dog along the river{more}" for who in ("Maria Kowalski", "a person"))
+    pipe = Stopping(load(resolve("tiny")))
+    with pytest.raises(GeneratorError):
+        safegen.protect(pipe, policy=pack, home=home)(
+            prompt, output=tmp_path / "out.mp4", negative_prompt="blurry", seed=1, num_frames=13, num_inference_steps=2,
+            height=192, width=192,
+        )  # fmt: skip
+    assert pipe.asked == [changed]
     with Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name) as ledger:
-        body = json.loads(ledger.get(made.entry).leaf)["body"]
+        *_, entry = ledger.entries()
+    body = json.loads(entry.leaf)["body"]
+    assert (entry.kind, body["decision"]["action"]) == ("failed", "rewrite")
     texts = body["texts"]
-    for source, text in (("rewritten_prompt", made.decision.rewrite.prompt), ("negative_prompt", "blurry")):
+    for source, text in (("prompt", prompt), ("rewritten_prompt", changed), ("negative_prompt", "blurry")):
         assert check_commitment(text, keys.commitment_key, texts[source]["commitment"])
-        assert texts[source]["text"] == text
+        assert texts[source].get("text") == (None if minors else text)
     assert check_commitment(prompt, keys.commitment_key, body["prompt_commitment"])
-    assert texts["prompt"]["text"] == prompt
+    assert ("river" in entry.leaf) is not minors
