@@ -24,9 +24,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError, VerificationError
+from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
 from safegen.mark_reading import Mark, MarkReader, not_run
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
@@ -34,75 +34,29 @@ from safegen.types import LOOKS_ALG, Basis, Clip, ContentId, Finding, Json, Prog
 if TYPE_CHECKING:
     from safegen.keys import KeyStore
     from safegen.ledger import Entry, Ledger
-    from safegen.provenance.conformance import Check
     from safegen.provenance.credential import Credential
-    from safegen.provenance.trust import Trust
 
 
 def verify(
-    path: str | Path, *, neural: bool = True, home: Home | None = None, progress: Progress | None = None
+    path: str | Path,
+    *,
+    neural: bool = True,
+    fragments: Sequence[str | Path] = (),
+    home: Home | None = None,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Check ``path`` against this home's keys and ledger and return the verdict with its findings.
 
-    Never touches the network and never writes. A negative verdict is a result. Raises InputError (of which
-    UnreadableMediaError is one) if there is no file that can be decoded.
+    ``fragments`` are segments, in order, that follow ``path`` as their initialisation segment (DASH, CMAF): the
+    credential is validated with each, and the pictures are those of all together. Never touches the network and never
+    writes but temporary files. A negative verdict is a result. Raises InputError (of which UnreadableMediaError is one)
+    if there is no file that can be decoded.
     """
-    return Verifier(home or Home.default(), neural=neural, progress=progress).verify(Path(path))
+    verifier = Verifier(home or Home.default(), neural=neural, progress=progress)
+    return verifier.verify(Path(path), tuple(map(Path, fragments)))
 
 
-def strict_checks(
-    path: str | Path, verdict: Verdict, *, accept_listed: bool = False, home: Home | None = None
-) -> tuple[Check, ...]:
-    """Hold a file, beyond its ``verdict``, against the strict requirements (docs/conformance.md); each is returned.
-
-    ``accept_listed``: a signer of a trust list counts as much as this home. Manifests that cannot be read at all fail
-    every check. Raises as ``verify`` does.
-    """
-    from safegen.provenance.crjson import read_crjson
-    from safegen.provenance.read import read_credential
-    from safegen.provenance.strict import check_strictly
-
-    trust, path = _trust(home), Path(path)
-    found = read_credential(path, trust=trust)
-    signers = trust.own_anchors_pem + trust.anchors("signer")
-    try:
-        document = read_crjson(path, signers_pem=signers, authorities_pem=trust.anchors("tsa"))
-    except VerificationError:  # the credential's own state says what is wrong
-        document = {}
-    return check_strictly(verdict, found, document, accept_listed=accept_listed)
-
-
-def crjson(
-    path: str | Path,
-    *,
-    trust_anchors: Path | None = None,
-    tsa_anchors: Path | None = None,
-    home: Home | None = None,
-) -> dict[str, Any]:
-    """Return the C2PA validation of a file as crJSON, for conformance tests and other tools.
-
-    The two files hold the certificates that signers, and time-stamps, are held against. Where neither is given, this
-    home's own roots and its trust lists are. Raises as ``safegen.provenance.crjson.read_crjson`` does, and InputError
-    for a file without certificates.
-    """
-    from safegen.provenance.crjson import read_anchors, read_crjson
-
-    if trust_anchors is None and tsa_anchors is None:
-        trust = _trust(home)
-        signers, authorities = trust.own_anchors_pem + trust.anchors("signer"), trust.anchors("tsa")
-    else:
-        signers, authorities = ("" if f is None else read_anchors(f) for f in (trust_anchors, tsa_anchors))
-    return read_crjson(Path(path), signers_pem=signers, authorities_pem=authorities)
-
-
-def _trust(home: Home | None) -> Trust:
-    from safegen.provenance.trust import Trust
-
-    home = home or Home.default()
-    return Trust.of(home, _key_stores(home)[0])
-
-
-def _key_stores(home: Home) -> tuple[tuple[KeyStore, ...], str]:
+def key_stores(home: Home) -> tuple[tuple[KeyStore, ...], str]:
     """Return a home's key stores, retired ones last, or none and why."""
     from safegen.keys import KeyStore
 
@@ -129,17 +83,26 @@ class Verifier:
         self._neural = neural
         self._progress: Progress = progress or (lambda _stage, _done, _total: None)
 
-    def verify(self, path: Path) -> Verdict:
-        """Run all steps on one file."""
+    def verify(self, path: Path, fragments: tuple[Path, ...] = ()) -> Verdict:
+        """Run all steps on one file, or on an initialisation segment with its fragments."""
+        if not fragments:
+            return self._verify(path, path, ())
+        from safegen.media.fragments import joined
+
+        with joined(path, fragments) as media:
+            return self._verify(media, path, fragments)
+
+    def _verify(self, path: Path, first: Path, fragments: tuple[Path, ...]) -> Verdict:
+        """Decode ``path``; read the credential from ``first`` with its ``fragments``: the same file, or its parts."""
         from safegen.media import probe
 
         with ThreadPoolExecutor(max_workers=1) as pool:
             readable = pool.submit(probe, path, tolerant=True)  # (1) ffmpeg works while we import and read
-            keys, key_problem = _key_stores(self._home)
+            keys, key_problem = key_stores(self._home)
             if path.is_file():
                 import safegen.ledger  # noqa: F401 - needed in (4), and a good part of the time
             readable.result()
-        metadata = self._credential(path, keys)  # (2)
+        metadata = self._credential(first, keys, fragments)  # (2)
         clip = self._read(path)
         mark = self._mark(path, clip, keys, key_problem)  # (3)
         named = metadata.credential.content_id if metadata.ours and metadata.credential else None
@@ -152,16 +115,16 @@ class Verifier:
 
     def look_up(self, path: Path, content_id: ContentId) -> tuple[Finding, int | None]:
         """Step (4) for a clip that neither mark nor credential names: the finding, and its entry's index."""
-        keys, _ = _key_stores(self._home)
+        keys, _ = key_stores(self._home)
         return self._ledger(path, content_id, self._credential(path, keys), keys)
 
     # -- (2) credential ------------------------------------------------------------------------------------------------
 
-    def _credential(self, path: Path, keys: Sequence[KeyStore]) -> _Metadata:
+    def _credential(self, path: Path, keys: Sequence[KeyStore], fragments: tuple[Path, ...] = ()) -> _Metadata:
         from safegen.provenance.read import read_credential
         from safegen.provenance.trust import Trust
 
-        found = read_credential(path, trust=Trust.of(self._home, keys))
+        found = read_credential(path, trust=Trust.of(self._home, keys), fragments=fragments)
         judged = _judge_credential(found)
         if found.only_expired and self._recorded_this_file(path, found.content_id):
             # Anyone can make an expired certificate. What vouches for the file is the ledger, which holds its hash.
@@ -348,9 +311,7 @@ def _entry_problems(ledger: Ledger, entry: Entry, keys: Sequence[KeyStore], evid
     return ["The checkpoint over the entry is not signed by this home's ledger key."]
 
 
-def _rewritten(
-    path: Path, about: Sequence[Entry], metadata: _Metadata, evidence: dict[str, Json]
-) -> tuple[Entry, ...]:
+def _rewritten(path: Path, about: Sequence[Entry], metadata: _Metadata, evidence: dict[str, Json]) -> tuple[Entry, ...]:
     """The entries that lead from the clip to this very file: it was given a credential back, or was signed again.
 
     The one that records the file, with this manifest, comes first; empty where the clip itself is what it must be.

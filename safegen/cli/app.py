@@ -101,6 +101,10 @@ def verify(
     neural: Annotated[
         bool, typer.Option("--neural/--no-neural", help="Read the mark and run the passive detector (needs torch).")
     ] = True,
+    fragment: Annotated[
+        list[Path] | None,
+        typer.Option(help="A segment that follows FILE as initialisation segment (DASH, CMAF); repeat it in order."),
+    ] = None,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Ask for a trusted credential and time-stamp, and for all conformance checks."),
@@ -122,8 +126,8 @@ def verify(
 ) -> None:
     """Say what can be known of a file: credential, mark, ledger and passive detector, and one verdict."""
     if crjson:
-        if strict or accept_listed:
-            raise typer.BadParameter("--crjson gives no verdict, so nothing is strict about it.")
+        if strict or accept_listed or fragment:
+            raise typer.BadParameter("--crjson reads one whole file and gives no verdict.")
         verify_command.run_crjson(file=file, trust_anchors=trust_anchors, tsa_anchors=tsa_anchors)
         return
     if trust_anchors is not None or tsa_anchors is not None:
@@ -132,7 +136,11 @@ def verify(
         )
     if accept_listed and not strict:
         raise typer.BadParameter("--accept-listed goes with --strict.")
-    verify_command.run(file=file, neural=neural, strict=strict, accept_listed=accept_listed, as_json=as_json)
+    if fragment and strict:
+        raise typer.BadParameter("--strict looks at whole files.")
+    verify_command.run(
+        file=file, neural=neural, fragments=fragment or (), strict=strict, accept_listed=accept_listed, as_json=as_json
+    )
 
 
 @app.command(epilog=EXIT_CODES)

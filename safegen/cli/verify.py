@@ -39,16 +39,19 @@ _COLOUR = {
 _SIGN = {Status.PASS: "✓", Status.FAIL: "✗", Status.ABSENT: "–", Status.INCONCLUSIVE: "?", Status.NOT_RUN: "·"}
 
 
-def run(*, file: Path, neural: bool, strict: bool, accept_listed: bool, as_json: bool) -> None:
+def run(
+    *, file: Path, neural: bool, fragments: Sequence[Path], strict: bool, accept_listed: bool, as_json: bool
+) -> None:
     """Call :func:`safegen.verify`, print the verdict, and exit with its code.
 
     With ``strict``, each requirement beyond the verdict too, and the code of "not verified" where one does not hold.
     """
     with command(as_json=as_json):
-        from safegen.verification import strict_checks, verify
+        from safegen.strict_verification import strict_checks
+        from safegen.verification import verify
 
         with Bars() as bars:
-            verdict = verify(file, neural=neural, progress=bars)
+            verdict = verify(file, neural=neural, fragments=fragments, progress=bars)
         checks = strict_checks(file, verdict, accept_listed=accept_listed) if strict else ()
         if as_json:
             print_json(verdict.to_json() | ({"strict": _strict_json(checks)} if strict else {}))
@@ -62,7 +65,7 @@ def run(*, file: Path, neural: bool, strict: bool, accept_listed: bool, as_json:
 def run_crjson(*, file: Path, trust_anchors: Path | None, tsa_anchors: Path | None) -> None:
     """Print the file's crJSON, and nothing else, on standard output."""
     with command(as_json=True):
-        from safegen.verification import crjson
+        from safegen.strict_verification import crjson
 
         print_json(crjson(file, trust_anchors=trust_anchors, tsa_anchors=tsa_anchors))
 

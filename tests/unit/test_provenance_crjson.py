@@ -25,7 +25,7 @@ from safegen.provenance.native.writer import Request, write_file
 from safegen.provenance.sandbox import ReadLimits, Task
 from safegen.provenance.sign import sign_file
 from safegen.settings import Home
-from safegen.verification import crjson
+from safegen.strict_verification import crjson
 
 SIGNER = {"signingCredential.trusted": True, "signingCredential.untrusted": False}
 STAMP = {"timeStamp.trusted": True, "timeStamp.untrusted": False}
