@@ -129,7 +129,7 @@ def _soft_bindings(manifest: Mapping[str, Any]) -> Iterator[SoftBinding]:
     for data in _assertions(manifest, "c2pa.soft-binding"):
         for block in map(_mapping, _items(data.get("blocks"))):
             alg = clean(data.get("alg"))
-            yield SoftBinding(alg, _binding_value(alg, clean(block.get("value"))))
+            yield SoftBinding(alg, _binding_value(alg, clean(block.get("value"))), clean(data.get("name")))
 
 
 def _binding_value(alg: str, value: str) -> str:
