@@ -15,6 +15,8 @@ from safegen.errors import ProvenanceError
 from safegen.provenance.engine import guess_format, make_context
 from safegen.provenance.manifest import Ingredient, InputFile, KeptManifest, Manifest
 from safegen.provenance.read import find_sidecar
+from safegen.provenance.reading import LIMIT, Reading
+from safegen.provenance.sandbox import ReadLimits
 from safegen.provenance.signers import CallbackSigner, Signer
 
 
@@ -104,6 +106,7 @@ def _add_ingredients(builder: Any, ingredients: Iterable[Ingredient], anchors_pe
         if isinstance(ingredient, KeptManifest):
             builder.add_resource(ingredient.resource, io.BytesIO(ingredient.store))
             continue
+        _refuse_boundless(ingredient.path)
         try:
             kind = media_type(ingredient.path)
             definition = ingredient.definition()
@@ -118,6 +121,19 @@ def _add_ingredients(builder: Any, ingredients: Iterable[Ingredient], anchors_pe
                 f"cannot record the input {ingredient.path}: {error}",
                 remedy="Give an intact image or video file; if its credential is damaged, a copy without it.",
             ) from error
+
+
+def _refuse_boundless(path: Path) -> None:
+    """Refuse an input that takes more time or memory to read than a reader allows: the library would take it all."""
+    try:
+        with path.open("rb") as file:
+            found = Reading(file, path, (), ReadLimits.from_environment()).report("", None)
+    except OSError as error:
+        raise ProvenanceError(f"cannot record the input {path}: {error}", remedy="Give a readable file.") from error
+    if found.error == LIMIT:
+        raise ProvenanceError(
+            f"cannot record the input {path}: {found.problem}", remedy="Give a copy of it without its credential."
+        )
 
 
 def _beside(item: InputFile, kind: str, anchors_pem: str) -> KeptManifest | None:

@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives import serialization
 from provenance_samples import make_clip, make_spec, make_still
 from reading_samples import embed, manifest_store, reference, swollen_store
 
-from safegen.errors import ConfigError, VerificationError
+from safegen.errors import ConfigError, ProvenanceError, VerificationError
 from safegen.keys import KeyStore
 from safegen.provenance import hard_binding, sandbox
 from safegen.provenance.credential import CredentialState
+from safegen.provenance.manifest import InputFile, Mode, Relationship
 from safegen.provenance.read import read_credential
 from safegen.provenance.sandbox import SECONDS_VARIABLE, ReadLimits
 from safegen.provenance.sign import sign_file
@@ -93,6 +94,19 @@ def test_time_limit(tmp_path: Path, signed: Path, processes: list[Path]) -> None
     assert "longer than" in found.problem
     assert SECONDS_VARIABLE in found.problem
     assert processes == [path]
+
+
+def test_an_input_beyond_the_limits_is_not_signed_into_anything(
+    tmp_path: Path, signed: Path, keys: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SECONDS_VARIABLE, "0.5")
+    store = swollen_store(manifest_store(signed.read_bytes()), assertions=20_000)
+    swollen = with_store(signed, tmp_path / "swollen.mp4", store)
+    source = make_clip(tmp_path / "clip.mp4")
+    spec = make_spec(mode=Mode.VIDEO, ingredients=(InputFile(swollen, Relationship.PARENT),))
+    with pytest.raises(ProvenanceError, match="swollen"):
+        sign_file(source, tmp_path / "out.mp4", spec, keys)
+    assert not (tmp_path / "out.mp4").exists()
 
 
 def test_memory_limit(tmp_path: Path, signed: Path, processes: list[Path]) -> None:
