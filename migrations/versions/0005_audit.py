@@ -27,7 +27,8 @@ _INDEXES = {
     "ix_entries_time": ["time", "idx"],
     "ix_entries_kind": ["kind", "idx"],
     "ix_entries_model": ["model", "idx"],
-    "ix_entries_policy": ["policy_sha256", "action", "idx"],
+    "ix_entries_policy": ["policy_sha256", "idx"],
+    "ix_entries_decision": ["policy_sha256", "action", "idx"],
 }
 
 

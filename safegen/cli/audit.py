@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from safegen.cli.shell import JsonFlag, command, print_json
+from safegen.cli.shell import Bars, JsonFlag, command, print_json
 from safegen.errors import InputError
 from safegen.settings import Home
 from safegen.types import Json
@@ -157,7 +157,8 @@ def unmarked(
     from safegen.ledger.queries import Query
 
     with command(as_json=as_json), _open() as ledger:
-        _tell(ledger, [Query("audit_unmarked")], (begin, end, limit, after), _Form(as_json, csv, parquet))
+        queries = [Query("audit_unmarked"), Query("audit_unmarked_copies")]
+        _tell(ledger, queries, (begin, end, limit, after), _Form(as_json, csv, parquet))
 
 
 @app.command()
@@ -209,6 +210,38 @@ def chain(
                 console.print(tree)
         if not found.whole:
             typer.echo(f"There is more: {limit} entries were followed (--limit).", err=True)
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make, or .zip file.")],
+    begin: From = "",
+    end: To = "",
+    content_id: Annotated[list[str] | None, typer.Option(help="Only entries about this clip. Can be repeated.")] = None,
+    manifests: Annotated[bool, typer.Option("--manifests", help="With the C2PA manifests kept for the clips.")] = False,
+    since: Annotated[
+        Path | None, typer.Option(help="An earlier checkpoint: prove that what it covers is still there.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a bundle for an auditor: entries, proofs, keys, and a verifier that needs Python alone."""
+    with command(as_json=as_json), _open() as ledger, Bars() as bars:
+        from safegen.audit_bundle.export import Selection, read_since
+        from safegen.audit_bundle.export import export as write_bundle
+        from safegen.auditing import by_mark, stamp
+        from safegen.keys import KeyStore
+
+        home = Home.default()
+        clips = tuple(by_mark(one).equal["content_id"] for one in content_id or ())
+        chosen = Selection(stamp(begin, "--from"), stamp(end, "--to"), clips, manifests, read_since(since))
+        done = write_bundle(ledger, KeyStore.load(home), home, output, chosen, force=force, progress=bars)
+        if as_json:
+            print_json(asdict(done) | {"path": str(done.path)})
+        else:
+            typer.echo(
+                f"Wrote {done.path}: {done.entries} of {done.size} entries. Its README.txt says how to check it."
+            )
 
 
 def _tell(ledger: AuditLedger, queries: Sequence[Query], page: tuple[str, str, int, int], form: _Form) -> None:

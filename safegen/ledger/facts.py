@@ -1,13 +1,13 @@
 """What auditors look entries up by: the ``entry_facts`` index over what leaves say, and the counts of each day.
 
-Entries are the record. Both tables follow from the leaves: ``record`` fills them with every append, ``FactsCheck``
+Entries are the record. Both tables follow from the leaves: every append fills them, ``FactsCheck``
 derives them again when the ledger is verified, and a row that an entry contradicts, or that is missing, is named.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, String, Table, insert, select, text
@@ -54,13 +54,15 @@ daily_counts = Table(
 Index("ix_entries_time", entries.c.time, entries.c.idx)
 Index("ix_entries_kind", entries.c.kind, entries.c.idx)
 Index("ix_entries_model", entries.c.model, entries.c.idx)
-Index("ix_entries_policy", entries.c.policy_sha256, entries.c.action, entries.c.idx)
+Index("ix_entries_policy", entries.c.policy_sha256, entries.c.idx)
+Index("ix_entries_decision", entries.c.policy_sha256, entries.c.action, entries.c.idx)
 
-_INSERT: Final = insert(entry_facts)
-_COUNT: Final = text(
+INSERT: Final = insert(entry_facts)
+COUNT: Final = text(
     "INSERT INTO daily_counts (day, kind, model, policy_sha256, action, entries)"
-    " VALUES (:day, :kind, :model, :policy_sha256, :action, 1)"
-    " ON CONFLICT (day, kind, model, policy_sha256, action) DO UPDATE SET entries = daily_counts.entries + 1"
+    " VALUES (:day, :kind, :model, :policy_sha256, :action, :entries)"
+    " ON CONFLICT (day, kind, model, policy_sha256, action)"
+    " DO UPDATE SET entries = daily_counts.entries + excluded.entries"
 )
 
 
@@ -94,12 +96,15 @@ def facts_of(event: Event) -> frozenset[Fact]:
     )
 
 
-def record(connection: Connection, index: int, time: str, event: Event) -> None:
-    """Add an entry to both tables, in the transaction of its append."""
-    found = [{"entry": index, "name": name, "value": value} for name, value in sorted(facts_of(event))]
-    if found:
-        connection.execute(_INSERT, found)
-    connection.execute(_COUNT, dict(zip(("day", *_DAY), day_of(time, event), strict=True)))
+def rows_of(index: int, event: Event) -> list[dict[str, object]]:
+    """Return the rows of ``entry_facts`` for an entry."""
+    return [{"entry": index, "name": name, "value": value} for name, value in sorted(facts_of(event))]
+
+
+def counts_of(days: Iterable[tuple[str, ...]]) -> list[dict[str, object]]:
+    """Return what to add to ``daily_counts`` for entries by their ``day_of``."""
+    names = ("day", *_DAY)
+    return [{**dict(zip(names, day, strict=True)), "entries": n} for day, n in Counter(days).items()]
 
 
 def day_of(time: str, event: Event) -> tuple[str, ...]:

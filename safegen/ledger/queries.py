@@ -128,8 +128,8 @@ class AuditLedger(Ledger):
         """Return how many entries of each sort the days from ``begin`` to ``end`` (YYYY-MM-DD, inclusive) brought."""
         query = "SELECT * FROM audit_daily WHERE day >= :begin AND day <= :end ORDER BY day, kind, model, policy_sha256"
         with reading(self._engine) as connection:
-            found = connection.execute(text(query), {"begin": begin, "end": end or "9999-12-31"})
-            return [dict(row._mapping) for row in found]
+            found = connection.execute(text(query), {"begin": begin, "end": end or "9999-12-31"}).all()
+            return [dict(zip(DAILY_COLUMNS, row, strict=True)) for row in found]
 
     def chain(self, start: Sequence[int], most: int = 1000) -> Chain:
         """Return all that the entries ``start`` came from and all that came from them; ``most`` entries at most."""

@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy import Connection, inspect
 
 FROM_ENTRY: Final = {
-    "entry": "idx", "time": "time", "kind": "kind", "content_id": "content_id", "asset_sha256": "asset_sha256",
+    "time": "time", "kind": "kind", "content_id": "content_id", "asset_sha256": "asset_sha256",
     "manifest_sha256": "manifest_sha256", "model": "model", "policy_sha256": "policy_sha256", "decision": "action",
     "leaf_hash": "leaf_hash",
 }  # fmt: skip
@@ -30,7 +30,7 @@ FROM_LEAF: Final = {
 }
 """Columns of ``audit_entries`` that are read from the leaf, and where they stand in it."""
 
-COLUMNS: Final = (*FROM_ENTRY, *FROM_LEAF)
+COLUMNS: Final = ("entry", *FROM_ENTRY, *FROM_LEAF)
 
 LEAF_FUNCTION: Final = r"""
 CREATE FUNCTION safegen_leaf(leaf text) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $body$
@@ -57,8 +57,7 @@ _NUMBER: Final = {
 def definitions(dialect: str) -> dict[str, str]:
     """Return the text of each view after ``CREATE VIEW name AS`` for ``sqlite`` or ``postgresql``, in order."""
     postgresql = dialect == "postgresql"
-    columns = _columns(postgresql)
-    select = f"SELECT {columns}"
+    columns, own = _columns(postgresql, "f.entry"), _columns(postgresql, "e.idx")
     # Each leaf is parsed once a row: OFFSET 0 keeps the planner from writing the call into every column.
     leaf = " CROSS JOIN LATERAL (SELECT safegen_leaf(e.leaf) AS leaf OFFSET 0) j" if postgresql else ""
     facts = "entry_facts f JOIN entries e ON e.idx = f.entry"
@@ -66,12 +65,13 @@ def definitions(dialect: str) -> dict[str, str]:
     state = _CONSENT_STATE["postgresql" if postgresql else "sqlite"]
     number = _NUMBER["postgresql" if postgresql else "sqlite"]
     return {
-        "audit_entries": f"{select} FROM entries e{leaf}",
+        "audit_entries": f"SELECT {own} FROM entries e{leaf}",
         "audit_facts": f"SELECT f.name, f.value, {columns} FROM {facts}{leaf}",
         "audit_consents": f"SELECT f.value AS consent, CASE WHEN e.kind = 'consent_revoked' THEN 'revoked'"
         f" ELSE ({state}) END AS consent_state, {columns} FROM {facts}{leaf} WHERE f.name = 'consent'",
-        "audit_unmarked": f"{select} FROM {facts}{leaf} WHERE f.name = 'unmarked'"
-        f" UNION ALL {select} FROM {later}{leaf}"
+        "audit_unmarked": f"SELECT {columns} FROM {facts}{leaf}"
+        " WHERE f.name = 'unmarked' AND f.value = 'generated'",  # both named: so rows come in the order of the index
+        "audit_unmarked_copies": f"SELECT {own} FROM {later}{leaf}"
         " WHERE f.name = 'unmarked' AND e.idx > u.idx AND e.asset_sha256 IS NOT NULL",
         "audit_derivations": "SELECT f.entry, e.kind, e.content_id, e.asset_sha256, f.name AS relation,"
         f" f.value AS parent, p.idx AS parent_entry, p.asset_sha256 AS parent_sha256 FROM {facts}"
@@ -97,9 +97,10 @@ def create(name: str, text: str) -> str:
     return f"CREATE VIEW {name} AS {text}"
 
 
-def _columns(postgresql: bool) -> str:
+def _columns(postgresql: bool, entry: str) -> str:
+    """``entry`` is the column by whose index the rows of a page come in order."""
     leaf = "CASE WHEN json_valid(e.leaf) THEN e.leaf END"
-    columns = [f"e.{column} AS {name}" for name, column in FROM_ENTRY.items()]
+    columns = [f"{entry} AS entry", *(f"e.{column} AS {name}" for name, column in FROM_ENTRY.items())]
     for name, path in FROM_LEAF.items():
         read = f"j.leaf #>> '{{{','.join(path)}}}'" if postgresql else f"json_extract({leaf}, '$.{'.'.join(path)}')"
         columns.append(f"{read} AS {name}")

@@ -102,6 +102,14 @@ class Trust:
         return "".join(entry.anchors_pem for entry in self.lists if entry.kind == kind)
 
 
+def own_certificates(home: Home, keys: Sequence[KeyStore]) -> dict[str, str]:
+    """Return the chains (PEM) of the home's key stores and of the signers that it has used, by their leaf's SHA-256."""
+    pems = [k.certificate_chain_pem for k in keys] + [
+        p.read_text("utf-8") for p in sorted(_signers(home).glob("*.pem"))
+    ]
+    return {read_certificates(pem.encode())[0].fingerprint(hashes.SHA256()).hex(): pem for pem in pems}
+
+
 def record_signer(home: Home, signer: Signer) -> None:
     """Keep the leaf and the issuer of a signer outside the key store, so that what it signs is known as the home's."""
     leaf = x509.load_pem_x509_certificate(signer.chain_pem.encode())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,13 @@ def test_clips_that_were_made_are_found_by_all_that_is_known_of_them(
         assert row["entry"] in entries(*query, "--limit", 0), query
     assert entries("unmarked") == []
     shell("ledger", "verify", code=0)
+    run("export", "-o", tmp_path / "bundle", "--manifests", "--content-id", row["content_id"])
+    script = tmp_path / "bundle" / "verify.py"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", script], env={}, cwd="/", capture_output=True, text=True, check=True
+    )
+    assert f"manifests/{row['content_id']}.c2pa: the manifest that an entry names" in done.stdout
+    assert f"certificates/{row['certificate']}.pem: signed files" in done.stdout
 
 
 @pytest.fixture
@@ -143,6 +152,28 @@ def test_a_chain_is_drawn(vkey: str, tmp_path: Path) -> None:
     assert len(image.getcolors(1 << 20) or ()) > 4
     chain = json.loads(run("chain", f"{2:016x}", "--limit", 2, "--json").stdout)
     assert (len(chain["entries"]), chain["whole"]) == (2, False)
+
+
+def test_a_bundle_is_written_and_says_what_it_is(vkey: str, tmp_path: Path) -> None:
+    assert "3 of 5 entries" in run("export", "-o", tmp_path / "a.zip", *clips(0, 1, 2)).stdout
+    said = json.loads(run("export", "-o", tmp_path / "b", "--from", "2026-01-01", "--json").stdout)
+    assert (said["path"], said["entries"], said["size"], said["manifests"]) == (str(tmp_path / "b"), 5, 5, 0)
+    run("export", "-o", tmp_path / "b", "--force", "--since", tmp_path / "b" / "checkpoint")
+    assert "5 entries of the earlier checkpoint" in subprocess.run(
+        [sys.executable, tmp_path / "b" / "verify.py", "--key", vkey], capture_output=True, text=True, check=True
+    ).stdout  # fmt: skip
+    for wrong in (
+        ("-o", tmp_path / "b"),
+        ("-o", tmp_path / "c", *clips(9)),
+        ("-o", tmp_path / "c", "--since", "nowhere"),
+    ):
+        run("export", *wrong, code=2)
+    run("export", "-o", tmp_path / "nowhere" / "b", code=4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b", "home"]
+
+
+def clips(*numbers: int) -> list[str]:
+    return [word for number in numbers for word in ("--content-id", f"{number:016x}")]
 
 
 @pytest.mark.parametrize(
