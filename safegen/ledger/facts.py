@@ -96,6 +96,14 @@ def facts_of(event: Event) -> frozenset[Fact]:
     )
 
 
+def record(connection: Connection, index: int, time: str, event: Event) -> None:
+    """Add an entry to both tables, in the transaction of its append."""
+    found = rows_of(index, event)
+    if found:
+        connection.execute(INSERT, found)
+    connection.execute(COUNT, counts_of([day_of(time, event)]))
+
+
 def rows_of(index: int, event: Event) -> list[dict[str, object]]:
     """Return the rows of ``entry_facts`` for an entry."""
     return [{"entry": index, "name": name, "value": value} for name, value in sorted(facts_of(event))]
