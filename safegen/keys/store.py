@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from safegen.errors import KeyStoreError
+from safegen.keys import wrapping
 from safegen.keys.commitment import KEY_BYTES
 from safegen.keys.files import check_mode, fsync_folder, occupied, read_private, write_private
 from safegen.keys.pki import issue_pki, private_pem, public_id, public_pem, symmetric_id
@@ -84,14 +85,14 @@ class KeyStore:
         """Make fresh keys in ``home.keys`` and return them.
 
         With ``force`` an existing folder is renamed to ``keys.retired-<time>`` and never deleted: marks, manifests and
-        checkpoints made with the old keys stay verifiable through ``KeyStore.retired``. The ledger key alone is carried
-        over where it can be read, because a ledger is one log under one key. Raises KeyStoreError if keys exist and
-        ``force`` is false, or if the folder cannot be written.
+        checkpoints made with the old keys stay verifiable through ``KeyStore.retired``. The ledger key is carried over
+        where it can be read, because a ledger is one log under one key, and so is what wraps the keys of its personal
+        fields. Raises KeyStoreError if keys exist and ``force`` is false, or if the folder cannot be written.
         """
         target = home.keys
         if not force and occupied(target):
             raise KeyStoreError(f"there are keys in {target} already", remedy=_INIT_FORCE)
-        return cls._place(home, _fresh_files(organisation, _readable_ledger_key(home)))
+        return cls._place(home, _fresh_files(organisation, _readable_ledger_key(home) | _wrapping_key(home)))
 
     @classmethod
     def renew(cls, home: Home) -> KeyStore:
@@ -104,7 +105,7 @@ class KeyStore:
         carried = {
             name: read_private(home.keys / name, _INIT_FORCE)
             for name in (_LEDGER, _LEDGER_PUBLIC, _WATERMARK, _COMMITMENT)
-        }
+        } | _wrapping_key(home)
         return cls._place(home, _fresh_files(old.organisation, carried))
 
     @classmethod
@@ -347,6 +348,12 @@ def _readable_ledger_key(home: Home) -> dict[str, bytes]:
         return {name: read_private(home.keys / name, _INIT_FORCE) for name in (_LEDGER, _LEDGER_PUBLIC)}
     except KeyStoreError:
         return {}
+
+
+def _wrapping_key(home: Home) -> dict[str, bytes]:
+    """Return the file that opens the ledger's personal fields as it is, nothing where there is none."""
+    path = home.keys / wrapping.FILE
+    return {wrapping.FILE: read_private(path, _INIT_FORCE)} if path.is_file() else {}
 
 
 def _check_validity(store: KeyStore) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from safegen.ledger import likeness, stored
+from safegen.ledger import likeness, stored, subjects
 from safegen.ledger.entry import Event, EventKind
 from safegen.ledger.models import soft_bindings
 from safegen.types import ContentId, soft_binding_alg
@@ -73,7 +73,11 @@ def binding_of(index: int, event: Event) -> Binding | None:
 
 
 def record(connection: Connection, index: int, event: Event) -> None:
-    """Add to the indexes what an entry says of its clip (its mark, and what it looks like) or of a stored manifest."""
+    """Add to the indexes what an entry says of its clip (its mark, and what it looks like) or of a stored manifest.
+
+    Likewise where its personal fields are kept, or that such were erased.
+    """
+    subjects.placed(connection, index, event)
     if event.kind in stored.KINDS:
         stored.record(connection, index, event)
         return
