@@ -51,12 +51,13 @@ def stamp(text: str, name: str) -> str:
     return "" if not text else parse_time(text, name).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def days(begin: str, end: str) -> tuple[str, str]:
-    """Return the first and the last day that a range of times (the end not included) touches, as YYYY-MM-DD or ""."""
-    if not end:
-        return begin[:10], ""
-    last = dt.datetime.fromisoformat(end) - dt.timedelta(microseconds=1)
-    return begin[:10], last.strftime("%Y-%m-%d")
+def days(begin: str, end: str, now: dt.datetime) -> tuple[str, str]:
+    """Return the first and the last day (YYYY-MM-DD) that a range of times touches, the end not included.
+
+    Without an end it ends now; without a beginning it begins 31 days before its end.
+    """
+    last = dt.datetime.fromisoformat(end) - dt.timedelta(microseconds=1) if end else now
+    return begin[:10] or (last - dt.timedelta(days=30)).strftime("%Y-%m-%d"), last.strftime("%Y-%m-%d")
 
 
 def by_asset(what: str) -> Query:

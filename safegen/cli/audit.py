@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -166,14 +167,14 @@ def daily(
     begin: From = "", end: To = "",
     as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
 ) -> None:  # fmt: skip
-    """Count the entries of each day (UTC) by kind, model, policy and decision."""
+    """Count the entries of each day (UTC) by kind, model, policy and decision; without --from, of the last 31 days."""
     with command(as_json=as_json), _open() as ledger:
         from safegen.auditing import days, stamp
         from safegen.ledger.queries import DAILY_COLUMNS
 
         form = _Form(as_json, csv, parquet)
         form.check()
-        rows = ledger.daily(*days(stamp(begin, "--from"), stamp(end, "--to")))
+        rows = ledger.daily(*days(stamp(begin, "--from"), stamp(end, "--to"), dt.datetime.now(dt.UTC)))
         if as_json or csv or parquet is not None:
             form.give(DAILY_COLUMNS, rows)
         else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,6 +189,44 @@ def test_proofs_lie_under_one_checkpoint(ledger: AuditLedger) -> None:
         assert verify_inclusion(proof, ledger.get(proof.index).leaf, KEY.public_key())
     with pytest.raises(LedgerError):
         ledger.consistency_with(5, 99)
+
+
+def test_the_sql_in_the_documents_runs(url: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text("utf-8")
+    (block,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    foreign = "safegen_leaf" if url.startswith("sqlite") else "json_extract"
+    statements = [one for one in block.split(";") if one.strip() and foreign not in one]
+    assert len(statements) == 6
+    engine = sqlalchemy.create_engine(url)
+    with engine.connect() as connection:
+        counts = [len(connection.execute(sqlalchemy.text(one)).all()) for one in statements]
+    engine.dispose()
+    assert counts[1] == 4  # the consent, and the share of each day
+    assert counts[4] == 1
+
+
+def test_an_auditor_needs_no_more_than_the_views(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text("utf-8")
+    (grant,) = re.findall(r"GRANT SELECT ON [a-z_, ]+ TO auditor", text)
+    role = f"auditor_{secrets.token_hex(6)}"
+    with database("postgresql", tmp_path) as url:
+        fill(url)
+        engine = sqlalchemy.create_engine(url)
+        try:
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"CREATE ROLE {role}")
+                connection.exec_driver_sql(grant.replace("TO auditor", f"TO {role}"))
+            with engine.connect() as connection:
+                connection.exec_driver_sql(f"SET ROLE {role}")
+                for view in definitions("postgresql"):
+                    assert connection.exec_driver_sql(f"SELECT count(*) FROM {view}").scalar()
+                with pytest.raises(sqlalchemy.exc.ProgrammingError, match="permission denied"):
+                    connection.exec_driver_sql("SELECT * FROM entries")
+        finally:
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"DROP OWNED BY {role}")
+                connection.exec_driver_sql(f"DROP ROLE {role}")
+            engine.dispose()
 
 
 # -- which index -------------------------------------------------------------------------------------------------------
