@@ -25,6 +25,9 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+if sys.version_info < (3, 9):  # noqa: UP036 - this file runs elsewhere than the rest
+    sys.exit("verify.py needs Python 3.9 or later")
+
 FORMAT = "safegen.audit-bundle/1"
 MOST_BYTES = 4 << 30
 FAULTS = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError)

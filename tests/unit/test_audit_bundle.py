@@ -86,9 +86,9 @@ def read(path: Path) -> dict[str, bytes]:
     return {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
-def run(script: Path, *arguments: object, code: int = 0) -> str:
+def run(script: Path, *arguments: object, code: int = 0, python: str = sys.executable) -> str:
     """Run a verifier as on a machine without safegen: no site packages, no environment."""
-    command = [sys.executable, "-I", "-S", str(script), *map(str, arguments)]
+    command = [python, "-I", "-S", str(script), *map(str, arguments)]
     done = subprocess.run(command, env={}, cwd="/", capture_output=True, text=True, timeout=60, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == code, done.stdout + done.stderr
@@ -114,6 +114,16 @@ def test_an_auditor_checks_a_folder_with_python_alone(bundle: Path, vkey: str, h
     assert vkey in run(bundle / "verify.py")  # asks to compare the key
     said = json.loads(run(bundle / "verify.py", bundle, "--json"))
     assert (said["holds"], said["key_given"], [row["entry"] for row in said["entries"]]) == (True, False, [*range(12)])
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.13"])
+def test_the_oldest_python_will_do_and_a_new_one(bundle: Path, vkey: str, version: str) -> None:
+    found = [shutil.which(f"python{version}"), *Path.home().glob(f".pyenv/versions/{version}.*/bin/python")]
+    for python in map(str, filter(None, found)):
+        if subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0:
+            assert "THE BUNDLE HOLDS" in run(bundle / "verify.py", "--key", vkey, python=python)
+            return
+    pytest.skip(f"there is no Python {version} here")
 
 
 def test_a_zip_file_is_the_same_in_every_byte(home: Home, tmp_path: Path, vkey: str) -> None:
