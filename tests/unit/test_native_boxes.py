@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safegen.errors import ProvenanceError, SafegenError, UnreadableMediaError
+from safegen.provenance.assertions import SoftBinding
 from safegen.provenance.native import cose, jumbf
 from safegen.provenance.native.boxes import move_offsets, top_level
-from safegen.provenance.native.claim import soft_binding_bytes
 from safegen.provenance.native.jpeg import Jpeg
 from safegen.provenance.native.png import Png
 
@@ -160,7 +160,7 @@ def test_signature_without_room() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("00ff", b"\x00\xff"), ("", b""), ("zz", b"zz"), ("é", "é".encode())])
 def test_soft_bindings_become_bytes(text: str, value: bytes) -> None:
-    assert soft_binding_bytes(text) == value
+    assert SoftBinding("alg", text).to_cbor({})["blocks"][0]["value"] == value
 
 
 # -- JPEG segments -----------------------------------------------------------------------------------------------------
