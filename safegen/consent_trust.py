@@ -27,6 +27,7 @@ from safegen.types import Json
 if TYPE_CHECKING:
     from safegen.consent import SignedConsent
     from safegen.ledger import Ledger, Receipt
+    from safegen.ledger.subjects import Personal
     from safegen.settings import Home
 
 SCHEMA: Final = "safegen.consent-signers/1"
@@ -158,15 +159,19 @@ def own_key(home: Home) -> Ed25519PrivateKey:
     return load_key(path)
 
 
-def revoke(ledger: Ledger, consent_id: str, *, by: str, reason: str) -> Receipt:
+def revoke(personal: Personal, consent_id: str, *, by: str, reason: str) -> Receipt:
     """Record that a consent no longer holds. Clips made under it stay as they are; new ones wait for a person."""
     from safegen.ledger import Event, EventKind
 
-    return ledger.append(Event(EventKind.CONSENT_REVOKED, body={"consent_id": consent_id, "by": by, "reason": reason}))
+    event = Event(EventKind.CONSENT_REVOKED, body={"consent_id": consent_id})
+    return personal.append(event, by, {"by": by, "reason": reason})
 
 
-def revocations(ledger: Ledger) -> Mapping[str, Revocation]:
-    """Return what was revoked, by record id, the first of several. LedgerDamagedError if such an entry is damaged."""
+def revocations(ledger: Ledger, personal: Personal | None = None) -> Mapping[str, Revocation]:
+    """Return what was revoked, by record id, the first of several; by whom and why, only with ``personal``.
+
+    LedgerDamagedError if such an entry is damaged.
+    """
     from safegen.errors import LedgerDamagedError
     from safegen.ledger import EventKind
 
@@ -174,7 +179,8 @@ def revocations(ledger: Ledger) -> Mapping[str, Revocation]:
     for entry in ledger.entries(kind=EventKind.CONSENT_REVOKED):
         if entry.damage:
             raise LedgerDamagedError(f"entry {entry.index}: {entry.damage}", remedy="See `safegen ledger verify`.")
-        name, by, reason = (str(entry.body.get(key, "")) for key in ("consent_id", "by", "reason"))
+        name = str(entry.body.get("consent_id", ""))
+        by, reason = ("" if personal is None else personal.text(entry, key) for key in ("by", "reason"))
         found.setdefault(name, Revocation(name, entry.index, entry.time, by, reason))
     return found
 

@@ -60,6 +60,7 @@ def generate(
     probes: Sequence[str | Path] = (),
     consent: Consents = (),
     project: str = "",
+    subject: str = "",
     force: bool = False,
     home: Home | None = None,
     progress: Progress | None = None,
@@ -71,6 +72,8 @@ def generate(
     or in ``.png`` for one frame. ``labels`` adds visible labels ("eu", "cn", "in"; docs/labels.md) to the policy's own,
     ``probes`` names or files of probes that may stop the run early (docs/probes.md). ``consent``: files of consent
     records for persons whom the clip depicts, ``project`` what the clip is for, where they ask (docs/consent.md).
+    ``subject`` names for whom it is made, by an account's id, say: the ledger keeps that and the like under a key of
+    theirs, which can be destroyed (docs/privacy.md).
 
     Raises InputError for unusable arguments, BlockedError where the policy stops the request (it carries the decision
     and is recorded), CancelledError on Ctrl-C (recorded), and other SafegenErrors where something could not run; in all
@@ -86,7 +89,7 @@ def generate(
     protected = ProtectedPipeline(source, policy=policy, home=home, probes=probes)
     return protected(
         prompt, output=output, negative_prompt=negative_prompt, seed=seed, image=image, video=video,
-        labels=labels, consent=consent, project=project, force=force, progress=progress, **call,
+        labels=labels, consent=consent, project=project, subject=subject, force=force, progress=progress, **call,
     )  # fmt: skip
 
 
@@ -140,6 +143,7 @@ class ProtectedPipeline:
         labels: Sequence[str] = (),
         consent: Consents = (),
         project: str = "",
+        subject: str = "",
         embeddings_token: str = "",
         force: bool = False,
         progress: Progress | None = None,
@@ -165,6 +169,9 @@ class ProtectedPipeline:
         target = Target.check(Path(output), suffix=".png" if call.get("num_frames") == 1 else ".mp4", force=force)
         from safegen.consent import read_consent
         from safegen.generators import check_call
+        from safegen.privacy import check_requester
+
+        subject = check_requester(subject)
 
         entrances = sort_call(call, self._source.fps)
         watch = Stopwatch(progress)
@@ -176,6 +183,7 @@ class ProtectedPipeline:
             request = Inputs(
                 prompt, negative_prompt, mode, seed, _path(image), _path(video), entrances.call, tuple(labels),
                 entrances, tuple(read_consent(path) for path in _paths(consent)), project, embeddings_token, asked_seed,
+                subject,
             )  # fmt: skip
             return Run(self._source, services, request, target, watch).go()
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from safegen.errors import InputError, LedgerDamagedError
+from safegen.errors import InputError, LedgerDamagedError, LedgerError
 from safegen.keys.commitment import check_commitment, commit_text
 from safegen.types import Action, ContentId, Decision, Json
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from safegen.ledger import Entry, Ledger, Receipt
+    from safegen.ledger.subjects import Personal
 
 Stage = Literal["request", "frames"]
 """Where a run can wait for a person: before anything is drawn, or once the frames are."""
@@ -61,6 +62,7 @@ class Case:
     stage: Stage
     words: tuple[Word, ...]
     spent: Mapping[int, int]  # approval's entry -> uses
+    personal: Mapping[str, Json] = field(default_factory=dict)  # the entry's personal fields that are held
 
     @property
     def denied(self) -> Word | None:
@@ -92,9 +94,11 @@ class Case:
 
     @property
     def text(self) -> Mapping[str, Json] | None:
-        """The texts by source, where the policy records them in clear; None where it does not."""
-        texts: Any = self.entry.body.get("texts")
-        held = texts.items() if isinstance(texts, Mapping) else ()
+        """The texts by source, where the policy records them and they are held still; None where not."""
+        kept, texts = self.personal.get("texts"), self.entry.body.get("texts")
+        if isinstance(kept, Mapping):
+            return kept
+        held = texts.items() if isinstance(texts, Mapping) else ()  # entries of old hold them in clear
         return {source: held["text"] for source, held in held if isinstance(held, Mapping) and "text" in held} or None
 
     def to_json(self, now: dt.datetime) -> dict[str, Json]:
@@ -117,6 +121,7 @@ class Case:
             "seed": body.get("seed"),
             "prompt_commitment": body.get("prompt_commitment"),
             "text": self.text,
+            "requester": self.personal.get("requester"),
             "words": [word.to_json() for word in self.words],
         }
 
@@ -136,7 +141,7 @@ class Approval:
 
     def to_json(self) -> dict[str, Json]:
         """Return what a run's own entry says of it."""
-        return {"entry": self.word.entry, "of": self.case, "by": self.word.by}
+        return {"entry": self.word.entry, "of": self.case}
 
 
 def request_text(fields: Mapping[str, Json]) -> str:
@@ -150,9 +155,15 @@ def commit_request(text: str, key: bytes) -> dict[str, str]:
 
 
 class Reviews:
-    """The queue of one ledger. ``key`` commits to requests; ``public_key`` is the one that must sign the ledger."""
+    """The queue of one ledger. ``key`` commits to requests; ``public_key`` is the one that must sign the ledger.
 
-    def __init__(self, ledger: Ledger, *, key: bytes = b"", public_key: Ed25519PublicKey) -> None:
+    ``personal`` holds who reviewed and why, and the texts: without it names and texts are empty, and nothing is said.
+    """
+
+    def __init__(
+        self, ledger: Ledger, *, key: bytes = b"", public_key: Ed25519PublicKey, personal: Personal | None = None
+    ) -> None:
+        self._personal = personal
         self._ledger = ledger
         self._key = key
         self._public_key = public_key
@@ -161,11 +172,12 @@ class Reviews:
 
     def cases(self) -> Iterator[Case]:
         """Yield every run that stopped for review, oldest first, with what was said about it."""
-        words, spent = self._words(), self._spent()
+        words, spent = self._words(names=True), self._spent()
         for entry in self._entries("blocked"):
             stage = _stage(entry)
             if stage is not None:
-                yield Case(entry, stage, tuple(words.get(entry.index, ())), spent)
+                kept = {} if self._personal is None else self._personal.opened(entry)
+                yield Case(entry, stage, tuple(words.get(entry.index, ())), spent, kept)
 
     def case(self, index: int) -> Case:
         """Return one case; InputError if no run stopped for review with that entry."""
@@ -211,12 +223,16 @@ class Reviews:
             raise InputError("A review needs the name of who reviews.", remedy="Give it with --by.")
         if len(reason) > 2000:
             raise InputError("The reason is longer than 2000 characters.", remedy="Keep it short.")
-        body = {"of": case.entry.index, "of_leaf": case.entry.leaf_hash, "by": by, "reason": reason, **more}
+        if self._personal is None:
+            raise LedgerError(
+                "the queue was opened without what keeps the names of reviewers", remedy="Give personal=."
+            )
+        body = {"of": case.entry.index, "of_leaf": case.entry.leaf_hash, **more}
         event = Event(
             EventKind.REVIEWED, content_id=case.entry.content_id, body=body, model=case.entry.event.model,
             policy_sha256=case.entry.event.policy_sha256, action=answer,
         )  # fmt: skip
-        return self._ledger.append(event)
+        return self._personal.append(event, by, {"by": by, "reason": reason})
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
@@ -279,7 +295,7 @@ class Reviews:
                 raise LedgerDamagedError(f"entry {entry.index}: {entry.damage}", remedy=_VERIFY)
             yield entry
 
-    def _words(self) -> dict[int, list[Word]]:
+    def _words(self, *, names: bool = False) -> dict[int, list[Word]]:
         found: dict[int, list[Word]] = {}
         for entry in self._entries("reviewed"):
             body: Mapping[str, Any] = entry.body
@@ -291,11 +307,15 @@ class Reviews:
             try:
                 if answer == "approve":
                     expires, uses = dt.datetime.fromisoformat(str(body["expires"])), int(body["uses"])
-                word = Word(entry.index, answer, str(body["by"]), str(body["reason"]), entry.time, expires, uses)
+                by, reason = (self._said_by(entry, name) if names else "" for name in ("by", "reason"))
+                word = Word(entry.index, answer, by, reason, entry.time, expires, uses)
             except (KeyError, ValueError, TypeError) as error:
                 raise LedgerDamagedError(f"entry {entry.index} is no review: {error}", remedy=_VERIFY) from error
             found.setdefault(int(body["of"]), []).append(word)
         return found
+
+    def _said_by(self, entry: Entry, name: str) -> str:
+        return "" if self._personal is None else self._personal.text(entry, name)
 
     def _spent(self, before: int | None = None) -> dict[int, int]:
         """Uses of each approval, by runs that did not break off: what failed or was cancelled drew nothing."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from safegen.generators.probing import ProbeWatch
     from safegen.keys import KeyStore
     from safegen.ledger import Ledger, Receipt
+    from safegen.ledger.subjects import Personal
     from safegen.media.labels import Overlay
     from safegen.policies.engine import Engine
     from safegen.policies.probes import ProbeSet
@@ -109,6 +110,13 @@ class Services:
         )
         return cls(home, keys, ledger, engine, seal, probe_set)
 
+    @property
+    def personal(self) -> Personal:
+        """The personal fields of the ledger's entries."""
+        from safegen.ledger.subjects import Personal
+
+        return Personal(self.ledger, self.home)
+
 
 class Stopwatch:
     """Milliseconds per stage, and where progress is reported to."""
@@ -163,6 +171,7 @@ class Inputs:
     project: str = ""  # what the clip is for, as the caller names it; consents may be for some projects alone
     embeddings_token: str = ""
     asked_seed: int | None = None  # None where the seed was drawn at random
+    subject: str = ""  # for whom it is made; personal fields of its entries are under their key
 
 
 class Run:
@@ -193,6 +202,9 @@ class Run:
 
     def go(self) -> Generated:
         """Run steps (2) to (7)."""
+        inputs = self._inputs
+        if inputs.subject or inputs.project or self._services.engine.pack.record_clear:
+            self._services.personal.ready()  # what cannot be kept as it must is not asked for
         with self._recorded():
             image, video = self._judge_request()
             with self._watch.stage("load_model"):
@@ -470,6 +482,7 @@ class Run:
     def _append(self, kind: str, body: Mapping[str, Json], **columns: str) -> Receipt:
         """Append an entry about this run; the request's facts stand in every one of them."""
         from safegen.ledger import Event
+        from safegen.privacy import split_run, subject_of_run
 
         inputs = self._inputs
         facts: dict[str, Json] = {
@@ -479,11 +492,12 @@ class Run:
             "model": dict(self._facts) or None,
             "call": {k: v for k, v in inputs.call.items() if isinstance(v, bool | int | float)},
         } | self._moderation.facts()
+        said, personal = split_run(facts | dict(body), inputs.subject)
         event = Event(
-            kind=kind, content_id=self._content_id, body=facts | dict(body), model=self._facts.get("id"),
+            kind=kind, content_id=self._content_id, body=said, model=self._facts.get("id"),
             policy_sha256=self._services.engine.pack.sha256, **columns,
         )  # fmt: skip
-        return self._services.ledger.append(event)
+        return self._services.personal.append(event, subject_of_run(inputs.subject, self._content_id), personal)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,10 @@ def generate(
         list[Path] | None, typer.Option("--consent", help="Consent record of a person depicted. Can be repeated.")
     ] = None,
     project: Annotated[str, typer.Option(help="What the clip is for, where a consent asks.")] = "",
+    subject: Annotated[
+        str,
+        typer.Option(help="For whom it is made, by an account's id, say: they can be shown and erased what is kept."),
+    ] = "",
     signer: Annotated[str, typer.Option(help="Signer URI: file:, env:, pkcs11:, awskms:, gcpkms: or callback:.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")] = False,
     as_json: JsonFlag = False,
@@ -91,7 +95,7 @@ def generate(
     generate_command.run(
         prompt=prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
         steps=steps, image=image, video=video, model=model, policy=policy_pack, labels=label or [], probes=probe or [],
-        consent=consent_record or [], project=project, force=force, as_json=as_json, signer=signer,
+        consent=consent_record or [], project=project, subject=subject, force=force, as_json=as_json, signer=signer,
     )  # fmt: skip
 
 

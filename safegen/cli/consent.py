@@ -185,6 +185,7 @@ def revoke(
         from safegen.consent_trust import revoke as revoke_consent
         from safegen.keys import KeyStore
         from safegen.ledger import Ledger
+        from safegen.ledger.subjects import Personal
 
         name = record if is_consent_id(record) else read_consent(record).consent.id
         if len(reason) > 2000:
@@ -192,10 +193,11 @@ def revoke(
         home = Home.default()
         keys = KeyStore.load(home)
         with Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name) as ledger:
-            earlier = revocations(ledger).get(name)
+            personal = Personal(ledger, home)
+            earlier = revocations(ledger, personal).get(name)
             if earlier is not None:
                 raise InputError(f"It was revoked already, by {earlier.by} (entry {earlier.entry}).")
-            receipt = revoke_consent(ledger, name, by=person(by), reason=reason)
+            receipt = revoke_consent(personal, name, by=person(by), reason=reason)
         if as_json:
             print_json({"id": name, "entry": receipt.index})
         else:

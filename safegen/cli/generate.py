@@ -33,6 +33,7 @@ def run(
     probes: Sequence[str] = (),
     consent: Sequence[Path] = (),
     project: str = "",
+    subject: str = "",
 ) -> None:
     """Call :func:`safegen.generate` with progress bars, and print what it made."""
     with command(as_json=as_json):
@@ -44,7 +45,7 @@ def run(
             made = generate(
                 prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
                 steps=steps, image=image, video=video, model=model, policy=policy, labels=labels, probes=probes,
-                consent=consent, project=project, force=force, progress=bars,
+                consent=consent, project=project, subject=subject, force=force, progress=bars,
                 home=replace(home, signer=signer) if signer else home,
             )  # fmt: skip
         if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli import ledger_proofs
+from safegen.cli import ledger_privacy, ledger_proofs
 from safegen.cli.shell import Bars, JsonFlag, command, print_json
 from safegen.errors import EXIT_DONE, EXIT_NOT_VERIFIED, InputError
 from safegen.settings import Home
@@ -16,6 +16,7 @@ from safegen.types import Json
 
 app = typer.Typer(help="Read and check the ledger.", no_args_is_help=True)
 ledger_proofs.add_to(app)
+ledger_privacy.add_to(app)
 
 
 @app.command("list")
@@ -66,6 +67,8 @@ def show(
                 raise InputError(f"The ledger has no entry {entry}.", remedy="See `safegen ledger list`.")
             for one in found:
                 body: dict[str, Json] = one.to_json() | {"proof": ledger.prove(one.index).to_text()}
+                if kept := ledger_privacy.states_of(ledger, one):
+                    body["personal"] = kept
                 typer.echo(json.dumps(body, ensure_ascii=False, indent=None if as_json else 2))
 
 

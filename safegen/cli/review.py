@@ -25,6 +25,7 @@ IdArgument = Annotated[int, typer.Argument(min=0, help="The ledger entry of the 
 def _queue(*, write: bool) -> Iterator[Reviews]:
     from safegen.keys import KeyStore
     from safegen.ledger import Ledger
+    from safegen.ledger.subjects import Personal
     from safegen.reviewing import Reviews
 
     home = Home.default()
@@ -34,7 +35,7 @@ def _queue(*, write: bool) -> Iterator[Reviews]:
     else:
         opened = Ledger.open(home.ledger_url, create=False, read_only=True)
     with opened as ledger:
-        yield Reviews(ledger, public_key=keys.ledger_public_key)
+        yield Reviews(ledger, public_key=keys.ledger_public_key, personal=Personal(ledger, home))
 
 
 @app.command("list")

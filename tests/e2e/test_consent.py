@@ -17,6 +17,7 @@ from safegen.consent_trust import revoke, trust_signer
 from safegen.errors import BlockedError, InputError
 from safegen.keys import KeyStore
 from safegen.ledger import Ledger
+from safegen.ledger.subjects import Personal
 from safegen.settings import Home
 from tests.e2e.conftest import SMALL
 from tests.unit.consent_samples import DAY, NOW, SUBJECT, altered, write, write_key
@@ -83,7 +84,7 @@ def revoked(path: Path, home: Home) -> Path:
     record = read_consent(write(path, KEY)).consent
     keys = KeyStore.load(home)
     with Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name) as ledger:
-        revoke(ledger, record.id, by="ada", reason="")
+        revoke(Personal(ledger, home), record.id, by="ada", reason="")
     return path
 
 

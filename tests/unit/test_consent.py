@@ -32,6 +32,7 @@ from safegen.consent_trust import (
 from safegen.errors import ConfigError, InputError, KeyStoreError, LedgerDamagedError
 from safegen.keys.pki import public_id, public_pem
 from safegen.ledger import Ledger
+from safegen.ledger.subjects import Personal
 from safegen.policies.engine import Engine, Request
 from safegen.settings import Home
 from safegen.types import Action, Decision
@@ -359,9 +360,13 @@ def test_a_revocation_is_an_entry_and_changing_it_shows(tmp_path: Path) -> None:
     record = signed(KEY)
     database = tmp_path / "ledger.db"
     with Ledger.open(f"sqlite:///{database}", key=Ed25519PrivateKey.generate()) as ledger:
-        revoke(ledger, record.consent.id, by="ada", reason="changed my mind")
-        found = revocations(ledger)[record.consent.id]
+        home = Home(tmp_path)
+        home.keys.mkdir(mode=0o700)
+        personal = Personal(ledger, home)
+        revoke(personal, record.consent.id, by="ada", reason="changed my mind")
+        found = revocations(ledger, personal)[record.consent.id]
         assert (found.entry, found.by, found.reason) == (0, "ada", "changed my mind")
+        assert "ada" not in ledger.get(0).leaf
         with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
             for (name,) in connection.execute("select name from sqlite_master where type = 'trigger'").fetchall():
                 connection.execute(f'drop trigger "{name}"')

@@ -139,6 +139,7 @@ def test_run_is_drawn_from_the_rewritten_prompt_and_records_both(tmp_path: Path,
     import safegen
     from safegen.generators import load, resolve
     from safegen.ledger import Ledger
+    from safegen.ledger.subjects import Personal
 
     home = Home(tmp_path / "home")
     keys = KeyStore.init(home)
@@ -155,11 +156,16 @@ def test_run_is_drawn_from_the_rewritten_prompt_and_records_both(tmp_path: Path,
     assert pipe.asked == [changed]
     with Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name) as ledger:
         *_, entry = ledger.entries()
+        kept: dict[str, Any] = Personal(ledger, home).opened(entry)
     body = json.loads(entry.leaf)["body"]
+    salts = kept.get("salts", {})
     assert (entry.kind, body["decision"]["action"]) == ("failed", "rewrite")
     texts = body["texts"]
     for source, text in (("prompt", prompt), ("rewritten_prompt", changed), ("negative_prompt", "blurry")):
-        assert check_commitment(text, keys.commitment_key, texts[source]["commitment"])
-        assert texts[source].get("text") == (None if minors else text)
-    assert check_commitment(prompt, keys.commitment_key, body["prompt_commitment"])
-    assert ("river" in entry.leaf) is not minors
+        salt = {"salt": salts[source]} if salts else {}
+        assert check_commitment(text, keys.commitment_key, texts[source]["commitment"] | salt)
+        assert kept.get("texts", {}).get(source) == (None if minors else text)
+    salt = {"salt": salts["prompt_commitment"]} if salts else {}
+    assert check_commitment(prompt, keys.commitment_key, body["prompt_commitment"] | salt)
+    assert bool(salts) is not minors
+    assert "river" not in entry.leaf

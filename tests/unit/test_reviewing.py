@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safegen.errors import InputError, LedgerDamagedError, LedgerError
 from safegen.ledger import Event, Ledger, merkle
+from safegen.ledger.subjects import Personal
 from safegen.reviewing import Approval, Reviews, Word, commit_request, request_text
+from safegen.settings import Home
 from safegen.types import Action, ContentId, Decision, Reason, new_content_id
 
 KEY = b"k" * 32
@@ -40,8 +42,10 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def reviews(ledger: Ledger) -> Reviews:
-    return Reviews(ledger, key=KEY, public_key=SIGNING.public_key())
+def reviews(ledger: Ledger, tmp_path: Path) -> Reviews:
+    home = Home(tmp_path)
+    home.keys.mkdir(mode=0o700)
+    return Reviews(ledger, key=KEY, public_key=SIGNING.public_key(), personal=Personal(ledger, home))
 
 
 def stop(
@@ -91,7 +95,7 @@ def test_an_approval_is_for_one_request_and_is_used_up(ledger: Ledger, reviews: 
     receipt = reviews.approve(index, by="ada", reason="seen")
     found = answer(reviews)
     assert isinstance(found, Approval)
-    assert (found.word.entry, found.case, found.word.by) == (receipt.index, index, "ada")
+    assert (found.word.entry, found.case) == (receipt.index, index)
     assert use(reviews, found)[0]
     assert answer(reviews) is None
     assert reviews.case(index).state(dt.datetime.now(dt.UTC)) == "used"
