@@ -178,7 +178,7 @@ def revocations(ledger: Ledger, personal: Personal | None = None) -> Mapping[str
     found: dict[str, Revocation] = {}
     for entry in ledger.entries(kind=EventKind.CONSENT_REVOKED):
         if entry.damage:
-            raise LedgerDamagedError(f"entry {entry.index}: {entry.damage}", remedy="See `safegen ledger verify`.")
+            raise LedgerDamagedError(f"entry {entry.index}: {entry.damage}", remedy="See `safegen ledger fsck`.")
         name = str(entry.body.get("consent_id", ""))
         by, reason = ("" if personal is None else personal.text(entry, key) for key in ("by", "reason"))
         found.setdefault(name, Revocation(name, entry.index, entry.time, by, reason))

@@ -26,7 +26,7 @@ def main(folder: Path) -> int:
     commands = [
         ["generate", PROMPT, "-o", str(clip), "--seed", "6", "--force"],
         ["verify", str(clip)],
-        ["ledger", "verify"],
+        ["ledger", "fsck"],
     ]
     if not (folder / "home" / "keys").exists():
         commands.insert(0, ["keys", "init"])

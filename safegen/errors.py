@@ -98,7 +98,7 @@ class LedgerBusyError(LedgerError):
 
 
 class LedgerDamagedError(LedgerError):
-    """The ledger's tables contradict themselves or its signed checkpoint. ``safegen ledger verify`` says where."""
+    """The ledger's tables contradict themselves or its signed checkpoint. ``safegen ledger fsck`` says where."""
 
 
 class MigrationRequiredError(LedgerError):

@@ -331,7 +331,7 @@ class Reviews:
         return found
 
 
-_VERIFY: Final = "`safegen ledger verify` says what is wrong."
+_VERIFY: Final = "`safegen ledger fsck` says what is wrong."
 
 
 def _stage(entry: Entry) -> Stage | None:

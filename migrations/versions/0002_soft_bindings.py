@@ -53,7 +53,7 @@ def _binding(row: Any) -> dict[str, object] | None:
         body = json.loads(row.leaf)["body"]
         scheme, manifest_id = body["mark"]["scheme"], body["manifest_id"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None  # an entry of something else, or a damaged one: `safegen ledger verify` says so
+        return None  # an entry of something else, or a damaged one: `safegen ledger fsck` says so
     texts = isinstance(scheme, str) and isinstance(manifest_id, str)
     if not texts or not 0 < len(scheme) <= 100 or not 0 < len(manifest_id) <= 255:
         return None

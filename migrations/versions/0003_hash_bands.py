@@ -52,7 +52,7 @@ def _keys(row: Any) -> list[int]:
         hashes = json.loads(row.leaf)["body"]["mark"]["video_hash"]
         chosen = {hashes[round(n * (len(hashes) - 1) / 3)] for n in range(4)} if hashes else set()
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        return []  # an older entry, or a damaged one: `safegen ledger verify` says so
+        return []  # an older entry, or a damaged one: `safegen ledger fsck` says so
     texts = [f"{int(h, 16):0256b}" for h in chosen if isinstance(h, str) and _HASH.fullmatch(h)]
     return sorted({band << 24 | int(text[band:240:10], 2) for text in texts for band in range(10)})
 

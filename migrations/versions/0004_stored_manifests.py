@@ -53,7 +53,7 @@ def _fill(manifests: sa.Table, bindings: sa.Table) -> None:
             manifest_id = str(body["manifest_id"])
             value = hashlib.sha256(bytes.fromhex(body["value"])).hexdigest() if row.kind == "bound" else ""
         except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # a damaged one: `safegen ledger verify` says so
+            continue  # a damaged one: `safegen ledger fsck` says so
         if row.kind == "stored" and row.manifest_sha256:
             held[manifest_id] = (row.idx, row.manifest_sha256)
         elif row.kind == "unstored":

@@ -76,7 +76,7 @@ def _fill(facts: sa.Table, daily: sa.Table) -> None:
                 key = (leaf["time"][:10], *(str(leaf[name] or "") for name in _DAY))
                 said = sorted(set(_facts(leaf)))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                continue  # a damaged one: `safegen ledger verify` says so
+                continue  # a damaged one: `safegen ledger fsck` says so
             counts[key] += 1
             found += [{"entry": row.idx, "name": name, "value": value} for name, value in said]
         if found:

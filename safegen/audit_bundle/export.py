@@ -178,7 +178,7 @@ class _Writer:
         if old > size:
             raise InputError(
                 f"The earlier checkpoint covers {old} entries, the ledger {size}: it was rolled back, or is another.",
-                remedy="Run: safegen ledger verify --checkpoint FILE",
+                remedy="Run: safegen ledger fsck --checkpoint FILE",
             )
         self.put("earlier-checkpoint", earlier.encode())
         proof = self._ledger.consistency_with(old, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -73,7 +74,7 @@ def show(
 
 
 @app.command()
-def verify(
+def fsck(
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="A signed checkpoint kept elsewhere; reveals rewrites and roll-backs.")
     ] = None,
@@ -89,7 +90,7 @@ def verify(
         outside = [_read_note(path) for path in checkpoint or ()]
         with Bars() as bars, Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
             report = ledger.verify(
-                keys.ledger_public_key, lambda done, total: bars("verifying", done, total), outside=outside
+                keys.ledger_public_key, lambda done, total: bars("checking", done, total), outside=outside
             )
         if as_json:
             print_json(asdict(report))
@@ -114,16 +115,50 @@ def _read_note(path: Path) -> str:
 def upgrade(as_json: JsonFlag = False) -> None:
     """Bring an older ledger's schema up to this version's. Entries, hashes and checkpoints stay as they are."""
     with command(as_json=as_json):
-        from safegen.ledger import current_revision
         from safegen.ledger import upgrade as migrate
 
-        url = Home.default().ledger_url
-        before = current_revision(url)
-        migrate(url, "head")
-        after = current_revision(url)
+        _moved(lambda url: migrate(url, "head"), as_json)
+
+
+@app.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="A schema revision that `current` names, such as 0006.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Take the schema back, for an older safegen. Entries stay; what only later revisions hold goes. Back up first."""
+    with command(as_json=as_json):
+        from safegen.ledger import downgrade as migrate
+        from safegen.ledger.schema import REVISIONS
+
+        if revision not in REVISIONS:  # base would remove the ledger
+            raise InputError(f"There is no schema revision {revision}.", remedy=f"Give one of {', '.join(REVISIONS)}.")
+        _moved(lambda url: migrate(url, revision), as_json)
+
+
+@app.command()
+def current(as_json: JsonFlag = False) -> None:
+    """Say which schema revision the ledger has, and which one this version of safegen needs."""
+    with command(as_json=as_json):
+        from safegen.ledger import current_revision
+        from safegen.ledger.schema import HEAD, REVISIONS
+
+        found = current_revision(Home.default().ledger_url)
         if as_json:
-            print_json({"before": before, "after": after})
+            print_json({"revision": found, "needed": HEAD, "revisions": list(REVISIONS)})
         else:
-            typer.echo(
-                f"Already at {after}." if before == after else f"Upgraded from {before or 'nothing'} to {after}."
-            )
+            need = "" if found == HEAD else f"; this version of safegen needs {HEAD}: safegen ledger upgrade"
+            typer.echo(f"{found or 'no ledger'}{need}")
+
+
+def _moved(move: Callable[[str], None], as_json: bool) -> None:
+    """Move the schema, and say from where to where."""
+    from safegen.ledger import current_revision
+
+    url = Home.default().ledger_url
+    before = current_revision(url)
+    move(url)
+    after = current_revision(url)
+    if as_json:
+        print_json({"before": before, "after": after})
+    else:
+        typer.echo(f"Already at {after}." if before == after else f"Moved from {before or 'nothing'} to {after}.")

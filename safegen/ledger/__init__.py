@@ -1,4 +1,4 @@
-"""The ledger: append-only entries in SQL, an RFC 6962 Merkle tree over them, a signed checkpoint after each."""
+"""The ledger: append-only entries in SQL under an RFC 6962 Merkle tree, each transaction with a signed checkpoint."""
 
 from safegen.ledger.audit import LedgerReport, Problem
 from safegen.ledger.bindings import Binding
@@ -6,7 +6,8 @@ from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint, 
 from safegen.ledger.entry import Entry, Event, EventKind
 from safegen.ledger.proof import InclusionProof, verify_inclusion
 from safegen.ledger.schema import current_revision, downgrade, upgrade
-from safegen.ledger.store import Ledger, Receipt
+from safegen.ledger.store import Ledger
+from safegen.ledger.writing import Receipt
 
 __all__ = [
     "Binding",

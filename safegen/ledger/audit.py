@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import ColumnElement, Connection, Row, Table, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from safegen.errors import LedgerError
-from safegen.ledger import merkle
+from safegen.ledger import guards, merkle
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from safegen.ledger.entry import COLUMNS, decode_leaf, hash_leaf
-from safegen.ledger.facts import FactsCheck
-from safegen.ledger.models import SQLITE_TRIGGERS, checkpoints, entries, head, nodes
+from safegen.ledger.facts import FactsCheck, day_from, facts_from
+from safegen.ledger.models import checkpoints, entries, head, nodes, submissions
 from safegen.ledger.proof import TILE_LEVELS
+from safegen.ledger.rows import EntryRow, NoteRow, Said, closer_look, column_faults, entry_rows, note_rows, quick_look
 from safegen.ledger.views import missing_views
 
 _PAGE = 1000
 _MAX_PROBLEMS = 1000
+_MAX_DOUBTS = 6  # rows of one transaction whose leaf and hash disagree, for which all combinations are tried
 
 AnyRow = Row[tuple[object, ...]]
 
@@ -47,20 +50,6 @@ class LedgerReport:
     key_trusted: bool
 
 
-def column_faults(row: AnyRow) -> list[str]:
-    """Return the names of an entry row's columns that contradict its leaf; ``leaf`` alone if it is not readable."""
-    try:
-        fields = decode_leaf(row.leaf)
-    except LedgerError:
-        return ["leaf"]
-    faults = [name for name in COLUMNS if getattr(row, name) != fields[name]]
-    if row.idx != fields["index"]:
-        faults.insert(0, "idx")
-    if row.leaf_hash != hash_leaf(row.leaf).hex():
-        faults.append("leaf_hash")
-    return faults
-
-
 def audit(
     connection: Connection,
     public_key: Ed25519PublicKey | None,
@@ -72,8 +61,23 @@ def audit(
     return _Audit(connection, public_key, origin, outside, progress).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A row with its place, the hash of its leaf, the hash that it states, and what its leaf says."""
+
+    index: int
+    row: EntryRow
+    computed: bytes | None
+    stored: bytes | None
+    said: Said | None
+    faults: list[str]
+
+
 class _Audit:
-    """One pass over the entries and checkpoints side by side, with the tree rebuilt on the way."""
+    """One pass over the entries and checkpoints side by side, with the tree rebuilt on the way.
+
+    Entries that one transaction wrote bear one time and lie under one checkpoint: they are judged together.
+    """
 
     def __init__(
         self,
@@ -95,15 +99,19 @@ class _Audit:
         self._key = self._choose_key(public_key, origin)
         self._outside = self._read_outside(outside)
         self._facts = FactsCheck(connection, self._add)
+        self._keys = 0  # of all (key, entry), their hashes added up
+        self._open: list[_Looked] = []  # the entries after the last checkpoint
+        self._open_time: object = None
 
     def run(self) -> LedgerReport:
         total = self._connection.execute(select(func.count()).select_from(entries)).scalar() or 0
-        notes = _Peekable(_pages(self._connection, checkpoints, checkpoints.c.size))
+        notes = _Peekable(note_rows(self._connection))
         expected = 0
-        for done, row in enumerate(_pages(self._connection, entries, entries.c.idx), 1):
+        for done, row in enumerate(entry_rows(self._connection), 1):
             expected = self._entry(row, expected, notes)
             if self._progress is not None and (done % _PAGE == 0 or done == total):
                 self._progress(done, total)
+        self._close(None, missing=True)
         for extra in notes:
             self._add(
                 _before(extra.size), "checkpoints.size", f"checkpoint {extra.size!r} covers entries that are missing"
@@ -112,11 +120,13 @@ class _Audit:
         self._check_head(expected)
         for size in sorted(self._outside):
             self._add(None, "outside", f"a checkpoint kept outside covers {size} entries; the ledger has {expected}")
-        self._check_triggers()
+        for fault in guards.faults(self._connection):
+            self._add(None, "schema", fault)
         for name in missing_views(self._connection):
             self._add(None, "schema", f"the view {name} is missing, or says something else")
         if not self._problems:  # they follow from entries that are all there and as they were
             self._facts.rest(expected)
+            self._check_keys()
         if self._more:
             self._add_anyway(Problem(None, "", f"and {self._more} more problems"))
         root = "" if self._broken else self._tree.root().hex()
@@ -124,80 +134,169 @@ class _Audit:
 
     # -- one entry ----------------------------------------------------------------------------------------------------
 
-    def _entry(self, row: AnyRow, expected: int, notes: _Peekable) -> int:
-        """Check one row and the checkpoint over it; return the index that the next row should have."""
+    def _entry(self, row: EntryRow, expected: int, notes: _Peekable) -> int:
+        """Take in one row, and the checkpoint over it; return the index that the next row should have."""
         index = row.idx
-        if not isinstance(index, int) or index < expected:
-            self._add(_index(index), "idx", f"no entry can have the index {index!r}")
-            return expected
-        if index > expected and "idx" in column_faults(row):
-            self._add(index, "idx", f"the row stands at {index}; its leaf says {decode_leaf(row.leaf)['index']}")
-            return expected
-        if index > expected:
-            last = f" to {index - 1}" if index > expected + 1 else ""
-            self._add(expected, "idx", f"missing: entries {expected}{last}" if last else f"entry {expected} is missing")
-            self._broken = True
-            # One problem per gap is enough: the checkpoints over the missing rows have nothing to be compared with.
-            while (note := notes.peek()) is not None and _whole(note.size) and note.size <= index:
-                next(notes)
-        signed = self._note_for(index, notes)
-        leaf_hash = self._leaf(row, index, signed)
-        for level, position, node in self._tree.push(leaf_hash):
-            if level % TILE_LEVELS == 0:
-                self._tiles[level, position] = node
-        self._compare_root(index, signed)
-        if not self._broken and isinstance(row.leaf, str) and hash_leaf(row.leaf) == leaf_hash:
-            self._facts.entry(index, row.leaf)
-        return index + 1
-
-    def _leaf(self, row: AnyRow, index: int, signed: Checkpoint | None) -> bytes:
-        """Report what is wrong in the row; return the leaf hash to build on: the one that the checkpoint confirms."""
-        faults = column_faults(row)
-        stored = _digest(row.leaf_hash)
+        if index != expected or type(index) is not int:
+            if not self._may_follow(row, expected):
+                return expected
+            self._close(None, missing=True)
+            self._skip(expected, index, notes)
+        said = quick_look(row)
         computed = hash_leaf(row.leaf) if isinstance(row.leaf, str) else None
-        if stored == computed and stored is not None:
-            for name in faults:
-                self._add(index, name, f"{name} does not agree with the leaf")
-            return stored
+        stored = computed if computed is not None and row.leaf_hash == computed.hex() else _digest(row.leaf_hash)
+        faults: list[str] = []
+        time: object = row.time
+        if said is None or stored is not computed:
+            faults, said = column_faults(row), closer_look(row)
+            time = decode_leaf(row.leaf)["time"] if said is not None else time
+        if self._open and time != self._open_time:
+            self._close(None, missing=True)
+        self._open.append(_Looked(index, row, computed, stored, said, faults))
+        self._open_time = time
+        size: int = index + 1
+        while (note := notes.peek()) is not None and (not _whole(note.size) or note.size < size):
+            next(notes)
+            self._add(_before(note.size), "checkpoints.size", f"no checkpoint can have the size {note.size!r}")
+        if note is not None and note.size == size:
+            next(notes)
+            self._close(self._signed(index, note))
+        return size
+
+    def _may_follow(self, row: EntryRow, expected: int) -> bool:
+        """Whether a row at another place than the next one stands after a gap; if not, it is named."""
+        index = row.idx
+        if type(index) is not int or index < expected:
+            self._add(_index(index), "idx", f"no entry can have the index {index!r}")
+            return False
+        if "idx" in column_faults(row):
+            self._add(index, "idx", f"the row stands at {index}; its leaf says {decode_leaf(row.leaf)['index']}")
+            return False
+        return True
+
+    def _skip(self, expected: int, index: int, notes: _Peekable) -> None:
+        last = f" to {index - 1}" if index > expected + 1 else ""
+        self._add(expected, "idx", f"missing: entries {expected}{last}" if last else f"entry {expected} is missing")
+        self._broken = True
+        # One problem per gap is enough: the checkpoints over the missing rows have nothing to be compared with.
+        while (note := notes.peek()) is not None and _whole(note.size) and note.size <= index:
+            next(notes)
+
+    # -- the entries under one checkpoint -----------------------------------------------------------------------------
+
+    def _close(self, signed: Checkpoint | None, *, missing: bool = False) -> None:
+        """Judge the entries after the last checkpoint by the next one, if it is there and validly signed."""
+        group, self._open = self._open, []
+        if not group:
+            return
+        last = group[-1].index
+        if missing:
+            self._add(last, "checkpoints.size", f"the checkpoint of size {last + 1} is missing")
+        chosen = self._choose(group, signed)
+        wrong = self._broken or signed is None
+        for looked, digest in zip(group, chosen, strict=True):
+            for level, position, node in self._tree.push(digest):
+                if level % TILE_LEVELS == 0:
+                    self._tiles[level, position] = node
+            if looked.index + 1 in self._outside:
+                self._compare_outside(looked.index, wrong)
+        if signed is not None and not self._broken and signed.root != self._tree.root():
+            self._broken = True
+            which = "another entry here: it was" if len(group) == 1 else f"other entries here (up to {last}): one was"
+            self._add(group[0].index, "leaf", f"the signed checkpoint {signed.size} covers {which} replaced")
+        if not self._broken:
+            for looked, digest in zip(group, chosen, strict=True):
+                if looked.computed == digest and looked.said is not None:
+                    row = looked.row
+                    if looked.faults:  # its columns may say something else than its leaf
+                        leaf = decode_leaf(row.leaf)
+                        row = row._replace(**{name: leaf[name] for name in COLUMNS})
+                    self._follow(looked.index, row, looked.said)
+
+    def _choose(self, group: list[_Looked], signed: Checkpoint | None) -> list[bytes]:
+        """Report what is wrong in the rows; return the leaf hashes to build on: those that the checkpoint confirms."""
+        doubts = [i for i, looked in enumerate(group) if looked.stored is None or looked.stored != looked.computed]
+        for looked in group:
+            if looked.faults and looked.stored is not None and looked.stored == looked.computed:
+                for name in looked.faults:
+                    self._add(looked.index, name, f"{name} does not agree with the leaf")
+        chosen = [looked.stored or looked.computed or merkle.EMPTY_ROOT for looked in group]
+        if not doubts:
+            return chosen
         # One of leaf and leaf_hash was changed. The signed root tells which, as long as the tree before them is sound.
         confirmed = None
         if signed is not None and not self._broken:
-            confirmed = next((h for h in (computed, stored) if h and self._tree.root_with(h) == signed.root), None)
-        if confirmed is None:
-            self._broken = True
-            self._add(
-                index, "leaf", "the leaf and leaf_hash do not agree, and no valid checkpoint tells which is right"
-            )
-            return computed or stored or merkle.EMPTY_ROOT
-        if confirmed == computed:
-            for name in faults:
-                self._add(index, name, f"{name} does not agree with the leaf, which the checkpoint confirms")
-        else:
-            self._add(index, "leaf", "the leaf was changed: the checkpoint confirms leaf_hash instead")
-        return confirmed
+            confirmed = self._confirmed(group, chosen, doubts, signed.root)
+        for i in doubts:
+            index, looked = group[i].index, group[i]
+            if confirmed is None:
+                self._broken = True
+                chosen[i] = looked.computed or looked.stored or merkle.EMPTY_ROOT
+                self._add(
+                    index, "leaf", "the leaf and leaf_hash do not agree, and no valid checkpoint tells which is right"
+                )
+            elif confirmed[i] == looked.computed:
+                for name in looked.faults:
+                    self._add(index, name, f"{name} does not agree with the leaf, which the checkpoint confirms")
+            else:
+                self._add(index, "leaf", "the leaf was changed: the checkpoint confirms leaf_hash instead")
+        return confirmed or chosen
 
-    def _compare_root(self, index: int, signed: Checkpoint | None) -> None:
-        root = self._tree.root()
-        wrong = self._broken or signed is None
-        if signed is not None and not self._broken and signed.root != root:
-            self._broken = wrong = True
-            self._add(index, "leaf", f"the signed checkpoint {signed.size} covers another entry here: it was replaced")
-        kept = self._outside.pop(index + 1, None)
-        if kept is not None and kept.root != root:
+    def _confirmed(
+        self, group: list[_Looked], chosen: list[bytes], doubts: list[int], root: bytes
+    ) -> list[bytes] | None:
+        """Return the hashes that lead to the signed root, of all that the rows offer; None if none do."""
+        offers = [[h for h in (group[i].computed, group[i].stored) if h is not None] for i in doubts]
+        if not all(offers):
+            return None
+        tries = product(*offers) if len(doubts) <= _MAX_DOUBTS else zip(*((o[0], o[-1]) for o in offers), strict=True)
+        for offer in tries:
+            trial = list(chosen)
+            for i, digest in zip(doubts, offer, strict=True):
+                trial[i] = digest
+            tree = merkle.Frontier(self._tree.size, self._tree.peaks)
+            for digest in trial:
+                tree.push(digest)
+            if tree.root() == root:
+                return trial
+        return None
+
+    def _compare_outside(self, index: int, wrong: bool) -> None:
+        kept = self._outside.pop(index + 1)
+        if kept.root != self._tree.root():
             blame = "changed" if not wrong else "changed, see the other problems"
             self._add(index, "outside", f"a checkpoint kept outside over {index + 1} entries does not fit: {blame}")
             self._broken = True
 
-    def _note_for(self, index: int, notes: _Peekable) -> Checkpoint | None:
-        """Return the checkpoint over the entries up to ``index`` if it is there and validly signed."""
+    def _follow(self, index: int, row: EntryRow, said: Said) -> None:
+        """Compare what follows from an entry that is as it was signed."""
+        day = day_from(row.time, row.kind, row.model, row.policy_sha256, row.action)
+        self._facts.entry(index, day, facts_from(row.kind, row.content_id, row.asset_sha256, row.action, said.body))
+        if said.key is not None:
+            self._keys += hash((said.key, index))  # Python keys its hashes anew in every process
+
+    def _check_keys(self) -> None:
+        """Compare the table of idempotency keys with the entries: each key leads to the first entry that has it."""
+        rows = self._connection.exec_driver_sql("SELECT key, entry FROM submissions")
+        for key, entry in rows:
+            self._keys -= hash((key, entry))
+        if self._keys == 0:
+            return
+        stored: dict[object, object] = dict(self._connection.execute(select(submissions)).tuples().all())
+        seen: set[str] = set()
+        for row in entry_rows(self._connection):
+            said = quick_look(row) or closer_look(row)
+            if said is None or said.key is None or said.key in seen:
+                continue
+            seen.add(said.key)
+            if stored.pop(said.key, None) != row.idx:
+                self._add(row.idx, "submissions.key", "the key of the entry is missing, or leads elsewhere")
+        for key in sorted(map(str, stored)):
+            self._add(_index(stored[key]), "submissions.key", f"no entry has the key {key}")
+
+    def _signed(self, index: int, note: NoteRow) -> Checkpoint | None:
+        """Return a checkpoint if it is validly signed and stands at its place; otherwise it is named."""
         size = index + 1
-        while (note := notes.peek()) is not None and (not _whole(note.size) or note.size < size):
-            next(notes)
-            self._add(_before(note.size), "checkpoints.size", f"no checkpoint can have the size {note.size!r}")
-        if note is None or note.size != size:
-            self._add(index, "checkpoints.size", f"the checkpoint of size {size} is missing")
-            return None
-        next(notes)
         if self._key is None:
             return None
         try:
@@ -238,14 +337,6 @@ class _Audit:
         peaks = " ".join(peak.hex() for peak in self._tree.peaks)
         if self._head.frontier != peaks and not self._broken:
             self._add(None, "head.frontier", "the head's frontier does not follow from the entries")
-
-    def _check_triggers(self) -> None:
-        if self._connection.dialect.name != "sqlite":
-            return
-        query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-        present = {name for (name,) in self._connection.exec_driver_sql(query)}
-        for name in sorted(SQLITE_TRIGGERS - present):
-            self._add(None, "schema", f"the trigger {name} that refuses changes is missing")
 
     def _choose_key(self, public_key: Ed25519PublicKey | None, origin: str) -> VerifierKey | None:
         """Return the key that checkpoints must be signed with; a head that names another one is a problem."""
@@ -310,31 +401,22 @@ class _Audit:
 class _Peekable:
     """An iterator over rows whose next one can be looked at."""
 
-    def __init__(self, rows: Iterator[AnyRow]) -> None:
+    def __init__(self, rows: Iterator[NoteRow]) -> None:
         self._rows = rows
         self._next = next(rows, None)
 
-    def peek(self) -> AnyRow | None:
+    def peek(self) -> NoteRow | None:
         return self._next
 
     def __iter__(self) -> _Peekable:
         return self
 
-    def __next__(self) -> AnyRow:
+    def __next__(self) -> NoteRow:
         row = self._next
         if row is None:
             raise StopIteration
         self._next = next(self._rows, None)
         return row
-
-
-def _pages(connection: Connection, table: Table, key: ColumnElement[int]) -> Iterator[AnyRow]:
-    """Yield a table's rows in order of ``key`` without holding them all: by pages, for drivers that cannot stream."""
-    query = select(table).order_by(key)
-    page = query
-    while rows := connection.execute(page.limit(_PAGE)).all():
-        yield from rows
-        page = query.where(key > getattr(rows[-1], str(key.key)))
 
 
 def _whole(value: object) -> bool:

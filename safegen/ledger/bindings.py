@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import bindparam, insert, select
 
-from safegen.ledger import likeness, stored, subjects
 from safegen.ledger.entry import Event, EventKind
 from safegen.ledger.models import soft_bindings
 from safegen.types import ContentId, soft_binding_alg
@@ -70,19 +69,3 @@ def binding_of(index: int, event: Event) -> Binding | None:
     if "\0" in scheme + manifest_id:  # what no database need hold
         return None
     return Binding(index, soft_binding_alg(scheme), str(event.content_id), manifest_id)
-
-
-def record(connection: Connection, index: int, event: Event) -> None:
-    """Add to the indexes what an entry says of its clip (its mark, and what it looks like) or of a stored manifest.
-
-    Likewise where its personal fields are kept, or that such were erased.
-    """
-    subjects.placed(connection, index, event)
-    if event.kind in stored.KINDS:
-        stored.record(connection, index, event)
-        return
-    binding, alike = binding_of(index, event), likeness.rows_of(index, event)
-    if binding is not None:
-        connection.execute(INSERT, binding.row())
-    if alike:
-        connection.execute(likeness.INSERT, alike)

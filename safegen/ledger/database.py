@@ -7,9 +7,11 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool, StaticPool
 
@@ -59,9 +61,10 @@ def connect(url: URL, *, create: bool, read_only: bool, busy_seconds: float) -> 
     if engine.dialect.name == "postgresql":
         milliseconds = max(1, round(busy_seconds * 1000))
 
-        @event.listens_for(engine, "begin")
-        def _limit_waiting(connection: Connection) -> None:
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}")
+        @event.listens_for(engine, "connect")
+        def _limit_waiting(connection: DBAPIConnection, _: object) -> None:
+            connection.cursor().execute(f"SET lock_timeout = {milliseconds}")
+            connection.commit()
 
     return engine
 
@@ -166,9 +169,14 @@ def reading(engine: Engine, *, snapshot: bool = False) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """A write transaction, committed at the end and rolled back on any error; on SQLite it locks out other writers."""
+def writing(engine: Engine, *, busy_seconds: float | None = None) -> Iterator[Connection]:
+    """A write transaction, committed at the end and rolled back on any error; on SQLite it locks out other writers.
+
+    ``busy_seconds`` is how long SQLite waits for its lock, where that is less than the engine was made for.
+    """
     with _translated(engine), engine.connect() as plain:
+        if busy_seconds is not None and engine.dialect.name == "sqlite":
+            plain.connection.cursor().execute(f"PRAGMA busy_timeout = {max(1, round(busy_seconds * 1000))}")
         connection = plain.execution_options(**{_WRITE: True})
         with connection.begin():
             yield connection
@@ -176,9 +184,10 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _translated(engine: Engine) -> Iterator[None]:
+    dialect: Any = engine.dialect
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error) as exc:
+    except (SQLAlchemyError, dialect.loaded_dbapi.Error) as exc:  # our own statements use the driver's cursor
         raise translate(exc) from exc
 
 

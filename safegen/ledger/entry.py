@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -95,31 +96,122 @@ class Entry:
         return fields | ({"damage": self.damage} if self.damage else {})
 
 
-def encode_leaf(event: Event, index: int, time: str) -> bytes:
-    """Return the canonical JSON of an event at a place and time; LedgerError if it is malformed or too long."""
-    leaf: dict[str, Any] = {
-        "schema": SCHEMA,
-        "index": index,
-        "time": time,
-        "kind": _kind(event.kind),
-        "content_id": _content_id(event.content_id),
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event as canonical JSON that has no place yet: a leaf is ``before``, the index, ``between``, the time, ``"}``.
+
+    Writers make drafts before they wait for their turn, so that only the index and the time are left to fill in.
+    """
+
+    event: Event
+    before: bytes
+    between: bytes
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key (hex): SHA-256 of all that the leaf says but index and time; None if it names no asset.
+
+        What a leaf says is the asset's digest, the operation (``kind``) and the rest, the configuration among it. An
+        event without an asset may well happen twice in the same words.
+        """
+        if self.event.asset_sha256 is None:
+            return None
+        return hashlib.sha256(self.before + self.between).hexdigest()
+
+    def leaf(self, index: int, time: str) -> bytes:
+        """Return the leaf at a place and time; LedgerError if it is too long."""
+        data = b'%b%d%b%b"}' % (self.before, index, self.between, time.encode())
+        if len(data) > MAX_LEAF_BYTES:
+            raise LedgerError(
+                f"the entry would be {len(data):,} bytes long; the limit is {MAX_LEAF_BYTES:,}",
+                remedy="record the SHA-256 of large values and keep the values themselves elsewhere",
+            )
+        return data
+
+
+def draft(event: Event) -> Draft:
+    """Return an event as canonical JSON; LedgerError if it is malformed."""
+    body = event.body
+    first = {
+        "action": _text(event.action, "action", 32),
         "asset_sha256": _digest(event.asset_sha256, "asset_sha256"),
+        "body": body,
+        "content_id": _content_id(event.content_id),
+    }
+    second = {
+        "kind": _kind(event.kind),
         "manifest_sha256": _digest(event.manifest_sha256, "manifest_sha256"),
         "model": _text(event.model, "model", 512),
         "policy_sha256": _digest(event.policy_sha256, "policy_sha256"),
-        "action": _text(event.action, "action", 32),
-        "body": _body(event.body),
+        "schema": SCHEMA,
     }
     try:
-        data = rfc8785.dumps(leaf)
+        before, between = canonical(first, "body"), canonical(second, "")
     except (rfc8785.CanonicalizationError, ValueError) as exc:
         raise LedgerError(f"the event cannot be written as canonical JSON: {exc}") from exc
-    if len(data) > MAX_LEAF_BYTES:
-        raise LedgerError(
-            f"the entry would be {len(data):,} bytes long; the limit is {MAX_LEAF_BYTES:,}",
-            remedy="record the SHA-256 of large values and keep the values themselves elsewhere",
-        )
-    return data
+    return Draft(event, before[:-1] + b',"index":', b"," + between[1:-1] + b',"time":"')
+
+
+def encode_leaf(event: Event, index: int, time: str) -> bytes:
+    """Return the canonical JSON of an event at a place and time; LedgerError if it is malformed or too long."""
+    return draft(event).leaf(index, time)
+
+
+def canonical(value: dict[str, Any], checked: str) -> bytes:
+    """Return RFC 8785 canonical JSON; the member ``checked`` is any JSON object, the others are texts or null.
+
+    The standard library writes the same bytes five times as fast, where neither numbers nor keys are unusual.
+    """
+    try:
+        plain = {name: _quick(item, 0) if name == checked else item for name, item in value.items()}
+        if checked and type(plain[checked]) is not dict:
+            raise _UnusualError
+    except _UnusualError:
+        return rfc8785.dumps(value | {checked: _body(value[checked])})
+    return _ENCODER.encode(plain).encode()
+
+
+class _UnusualError(Exception):
+    """Something that the standard library might write otherwise than RFC 8785."""
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":"))
+
+
+def _quick(value: object, depth: int) -> object:
+    """Return ``value`` as it may be given to the standard library; ``_UnusualError`` if RFC 8785 is to be asked.
+
+    Both write the shortest digits of a float, and from 1e-4 up to 1e16 both without exponent. Both sort ASCII keys
+    alike; others are sorted by UTF-16 units there, and by code points here.
+    """
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return value
+    if kind is int and -_MAX_INTEGER <= value <= _MAX_INTEGER:  # type: ignore[operator]
+        return value
+    if kind is float:
+        if value.is_integer() and -_MAX_INTEGER <= value <= _MAX_INTEGER:  # type: ignore[attr-defined, operator]
+            return int(value)  # type: ignore[call-overload]
+        if 1e-4 <= abs(value) < 1e16:  # type: ignore[arg-type]
+            return value
+    elif depth >= _MAX_DEPTH:
+        raise _UnusualError
+    elif kind is dict:
+        if all(type(key) is str and key.isascii() for key in value):  # type: ignore[attr-defined]
+            return {key: _quick(item, depth + 1) for key, item in value.items()}  # type: ignore[attr-defined]
+    elif kind is list or kind is tuple:
+        return [_quick(item, depth + 1) for item in value]  # type: ignore[attr-defined]
+    raise _UnusualError
+
+
+def split_leaf(leaf: str, index: int, time: str) -> tuple[str, str] | None:
+    """Take a leaf apart into what ``Draft`` holds; None if no draft at this index and time would give it."""
+    end = f'{time}"}}'
+    start = leaf.rfind(f',"index":{index},"kind":')  # nothing after it can hold these quotes
+    if start < 0 or not leaf.endswith(f',"time":"{end}'):
+        return None
+    middle = start + len(f',"index":{index}')
+    return leaf[: start + len(',"index":')], leaf[middle : -len(end)]
 
 
 def decode_leaf(leaf: object) -> dict[str, Json]:
@@ -139,6 +231,11 @@ def decode_leaf(leaf: object) -> dict[str, Json]:
     if not all(value is None or isinstance(value, str) for value in columns):
         raise LedgerError("the leaf lacks a field, or one has the wrong type")
     return fields
+
+
+def event_of(fields: Mapping[str, Any]) -> Event:
+    """Return the event that a leaf's fields tell of."""
+    return Event(**{name: fields[name] for name in COLUMNS[1:]}, body=fields["body"])
 
 
 def hash_leaf(leaf: str) -> bytes:

@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, String, Table, insert, select, text
 
-from safegen.errors import LedgerError
-from safegen.ledger.entry import COLUMNS, Event, EventKind, decode_leaf
+from safegen.ledger.entry import Event, EventKind
 from safegen.ledger.models import Big, entries, metadata
 from safegen.types import Json
 
@@ -27,6 +26,9 @@ _DAY: Final = ("kind", "model", "policy_sha256", "action")
 _WINDOW: Final = 1000
 
 Fact = tuple[str, str]
+
+_NOTHING: Final[frozenset[Fact]] = frozenset()
+_SAYING: Final = frozenset({"signature", "decision", "consent_id", "consents", "inputs", *ORIGINS})
 
 entry_facts = Table(
     "entry_facts",
@@ -73,35 +75,36 @@ def facts_of(event: Event) -> frozenset[Fact]:
     ``consent`` (record ids), ``input`` (SHA-256 of files that it was made from), ``parent`` (the entry it came from),
     and ``unmarked``: a file was released whose mark was not read back.
     """
-    body = event.body
+    return facts_from(event.kind, event.content_id, event.asset_sha256, event.action, event.body)
+
+
+def facts_from(
+    kind: str, content_id: str | None, asset_sha256: str | None, action: str | None, body: Mapping[str, Json]
+) -> frozenset[Fact]:
+    """Return ``facts_of`` an event with these fields."""
+    unmarked = kind == EventKind.GENERATED and asset_sha256 is not None
+    if not unmarked and _SAYING.isdisjoint(body):
+        return _NOTHING
     signature, decision, mark = (_object(body.get(name)) for name in ("signature", "decision", "mark"))
     policy = decision.get("policy_id")
     found: list[tuple[str, object]] = [
         ("certificate", signature.get("leaf_sha256")),
         ("signer", signature.get("signer")),
         ("policy", policy),
-        (f"policy.{event.action}", policy if event.action else None),
+        (f"policy.{action}", policy if action else None),
         ("consent", body.get("consent_id")),
         *(("consent", _object(one).get("id")) for one in _items(body.get("consents"))),
         *(("input", _object(one).get("sha256")) for one in _items(body.get("inputs"))),
-        *(("parent", str(body[name])) for name in ORIGINS if type(body.get(name)) is int),
+        *(("parent", str(body[name])) for name in ORIGINS if _is_index(body.get(name))),
     ]
-    marked = isinstance(mark.get("content_id"), str) and mark.get("content_id") == event.content_id
-    if event.kind == EventKind.GENERATED and event.asset_sha256 is not None and not marked:
-        found.append(("unmarked", str(event.kind)))
+    marked = isinstance(mark.get("content_id"), str) and mark.get("content_id") == content_id
+    if unmarked and not marked:
+        found.append(("unmarked", str(kind)))
     return frozenset(
         (name, value[:MOST_CHARACTERS])
         for name, value in found
         if isinstance(value, str) and value and "\0" not in name + value  # what no database need hold
     )
-
-
-def record(connection: Connection, index: int, time: str, event: Event) -> None:
-    """Add an entry to both tables, in the transaction of its append."""
-    found = rows_of(index, event)
-    if found:
-        connection.execute(INSERT, found)
-    connection.execute(COUNT, counts_of([day_of(time, event)]))
 
 
 def rows_of(index: int, event: Event) -> list[dict[str, object]]:
@@ -117,7 +120,12 @@ def counts_of(days: Iterable[tuple[str, ...]]) -> list[dict[str, object]]:
 
 def day_of(time: str, event: Event) -> tuple[str, ...]:
     """Return the key of the row of ``daily_counts`` that counts an entry."""
-    return (time[:10], *(str(getattr(event, name) or "") for name in _DAY))
+    return day_from(time, event.kind, event.model, event.policy_sha256, event.action)
+
+
+def day_from(time: str, kind: str, model: str | None, policy_sha256: str | None, action: str | None) -> tuple[str, ...]:
+    """Return ``day_of`` an entry with these fields."""
+    return (time[:10], str(kind), str(model or ""), str(policy_sha256 or ""), str(action or ""))
 
 
 class FactsCheck:
@@ -126,19 +134,16 @@ class FactsCheck:
     def __init__(self, connection: Connection, add: Callable[[int | None, str, str], None]) -> None:
         self._connection = connection
         self._add = add
-        self._counts: Counter[tuple[str, ...]] = Counter()
+        self._counts: dict[tuple[str, ...], int] = {}
         self._stored: dict[int, set[Fact]] = {}
         self._until = -1  # facts of the entries before this one have been read
 
-    def entry(self, index: int, leaf: str) -> None:
-        """Compare what is stored of an entry with its leaf."""
-        try:
-            fields = decode_leaf(leaf)
-        except LedgerError:
-            return  # named already
-        event = Event(**{name: fields[name] for name in COLUMNS[1:]}, body=fields["body"])  # type: ignore[arg-type]
-        self._counts[day_of(str(fields["time"]), event)] += 1
-        wanted, stored = facts_of(event), self._facts(index)
+    def entry(self, index: int, day: tuple[str, ...], wanted: frozenset[Fact]) -> None:
+        """Compare what is stored of an entry with what follows from its leaf: ``day_of`` and ``facts_of``."""
+        self._counts[day] = self._counts.get(day, 0) + 1
+        stored = self._facts(index)
+        if wanted == stored:
+            return
         for name, value in sorted(wanted - stored):
             self._add(index, "entry_facts.value", f"the index lacks what the leaf says: {name} {value}")
         for name, value in sorted(stored - wanted, key=repr):
@@ -151,18 +156,24 @@ class FactsCheck:
             self._add(index, "entry_facts.entry", "the index tells of an entry that does not exist")
         stored = {tuple(row[:-1]): row[-1] for row in self._connection.execute(select(daily_counts))}
         for key in sorted(stored.keys() | self._counts.keys(), key=repr):
-            if stored.get(key, 0) != self._counts[key]:
+            if stored.get(key, 0) != self._counts.get(key, 0):
                 what = " ".join(str(part) for part in key if part)
-                self._add(None, "daily_counts", f"{what}: {stored.get(key, 0)!r} counted, {self._counts[key]} there")
+                self._add(
+                    None, "daily_counts", f"{what}: {stored.get(key, 0)!r} counted, {self._counts.get(key, 0)} there"
+                )
 
-    def _facts(self, index: int) -> set[Fact]:
+    def _facts(self, index: int) -> set[Fact] | frozenset[Fact]:
         if index >= self._until:
             self._until = index + _WINDOW
             query = select(entry_facts).where(entry_facts.c.entry >= index, entry_facts.c.entry < self._until)
             self._stored = {}
             for row in self._connection.execute(query):
                 self._stored.setdefault(row.entry, set()).add((row.name, row.value))
-        return self._stored.get(index, set())
+        return self._stored.get(index, _NOTHING)
+
+
+def _is_index(value: object) -> bool:
+    return type(value) is int and value.bit_length() <= 53  # beyond it JSON numbers are read as floats
 
 
 def _object(value: Any) -> Mapping[str, Json]:

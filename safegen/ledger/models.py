@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    DateTime,
     Index,
     Integer,
     MetaData,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    func,
 )
 
 metadata = MetaData()
@@ -62,7 +64,7 @@ checkpoints = Table(
     Column("size", Big, primary_key=True, autoincrement=False),
     Column("note", Text, nullable=False),
 )
-"""One signed note per append; row ``size`` covers the entries 0 to size - 1."""
+"""One signed note per transaction; row ``size`` covers the entries 0 to size - 1."""
 
 head = Table(
     "head",
@@ -119,10 +121,22 @@ stored_bindings = Table(
 )
 """Indexes of what a resolution service keeps for others (``safegen.ledger.stored``); ``value`` is a SHA-256 of it."""
 
-SQLITE_TRIGGERS = frozenset(
-    {
-        *(f"{table}_no_{what}" for table in ("entries", "checkpoints", "nodes") for what in ("update", "delete")),
-        *(f"{table}_only_append" for table in ("entries", "checkpoints", "nodes")),
-    }
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("entry", Big, nullable=False),
+    sqlite_with_rowid=False,
 )
-"""The names of the guards that the first migration puts on SQLite ledgers."""
+"""The first entry of each idempotency key (``safegen.ledger.entry.Draft.key``). It follows from the entries."""
+
+pending = Table(
+    "pending",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("asked", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("events", Text, nullable=False),
+    Column("mac", String(64), nullable=False),
+    Column("outcome", Text),
+)
+"""What writers ask for in the sequenced mode, and the answer (``safegen.ledger.sequencing``). No part of the record."""

@@ -104,7 +104,7 @@ class TreeReader:
 
 def damaged(detail: str) -> LedgerDamagedError:
     """Return the error for tables that contradict themselves."""
-    return LedgerDamagedError(f"the ledger is damaged: {detail}", remedy="run: safegen ledger verify")
+    return LedgerDamagedError(f"the ledger is damaged: {detail}", remedy="run: safegen ledger fsck")
 
 
 def _bytes(leaf: str | bytes) -> bytes:

@@ -15,13 +15,14 @@ from sqlalchemy import Connection, TextClause, bindparam, select, text
 
 from safegen.errors import LedgerError
 from safegen.ledger import merkle
-from safegen.ledger.audit import AnyRow, column_faults
+from safegen.ledger.audit import AnyRow
 from safegen.ledger.checkpoint import VerifierKey, open_checkpoint
 from safegen.ledger.database import reading
 from safegen.ledger.entry import COLUMNS, Event, decode_leaf
 from safegen.ledger.facts import MOST_CHARACTERS, facts_of
 from safegen.ledger.models import entries
 from safegen.ledger.proof import InclusionProof, TreeReader, damaged
+from safegen.ledger.rows import column_faults
 from safegen.ledger.store import Ledger
 from safegen.ledger.views import COLUMNS as VIEW_COLUMNS
 from safegen.types import Json

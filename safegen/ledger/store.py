@@ -1,67 +1,41 @@
-"""The ledger: append entries, look them up, prove them. One append is one transaction with one signed checkpoint."""
+"""The ledger: append entries, look them up, prove them. One transaction brings one signed checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from sqlalchemy import Connection, Engine, Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, Select, select
 
 from safegen.errors import LedgerError
-from safegen.ledger import bindings, facts, likeness, merkle, schema, tiles
-from safegen.ledger.audit import LedgerReport, audit, column_faults
+from safegen.ledger import bindings, likeness, merkle, schema, tiles
+from safegen.ledger.audit import LedgerReport, audit
 from safegen.ledger.bindings import Binding
-from safegen.ledger.checkpoint import Checkpoint, VerifierKey, default_origin, open_checkpoint, sign_checkpoint
-from safegen.ledger.database import connect, parse_url, reading, writing
-from safegen.ledger.entry import COLUMNS, Entry, Event, EventKind, decode_leaf, encode_leaf
-from safegen.ledger.models import checkpoints, entries, head, nodes
-from safegen.ledger.proof import TILE_LEVELS, InclusionProof, TreeReader, damaged
+from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
+from safegen.ledger.database import connect, parse_url, reading, sqlite_path
+from safegen.ledger.entry import COLUMNS, Entry, Event, EventKind, decode_leaf, draft, event_of
+from safegen.ledger.models import checkpoints, entries, head
+from safegen.ledger.modes import Writer
+from safegen.ledger.proof import InclusionProof, TreeReader, damaged
+from safegen.ledger.rows import column_faults
 from safegen.ledger.tiles import Place, Published
+from safegen.ledger.writing import MOST_AT_ONCE, Receipt, parse_stored_key
 from safegen.settings import LEDGER_BUSY_SECONDS
 from safegen.types import ContentId, Json
 
-# Built once: SQLAlchemy finds the compiled form of a statement object much faster than that of an equal new one.
-_LOCK_HEAD = select(head).with_for_update()
-_ENDS = select(
-    select(func.max(entries.c.idx)).scalar_subquery().label("entry"),
-    select(func.max(checkpoints.c.size)).scalar_subquery().label("size"),
-    select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1).scalar_subquery().label("note"),
-)
-_GENERATED = (
-    select(entries.c.idx)
-    .where(entries.c.content_id == bindparam("content"), entries.c.kind == str(EventKind.GENERATED))
-    .limit(1)
-)
-_INSERT_ENTRY = insert(entries)
-_INSERT_NODES = insert(nodes)
-_INSERT_CHECKPOINT = insert(checkpoints)
-_UPDATE_HEAD = update(head).where(head.c.id == 1)
-
 _PAGE = 256  # rows fetched at once: no read transaction stays open while the caller thinks
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What an append returns: the entry's index, its leaf hash (hex) and the signed checkpoint that first covers it."""
-
-    index: int
-    leaf_hash: str
-    checkpoint: str
 
 
 class Ledger:
     """An append-only record in SQL. Open it with ``Ledger.open``; use it as a context manager or call ``close``."""
 
-    def __init__(self, engine: Engine, key: Ed25519PrivateKey | None, origin: str, read_only: bool) -> None:
+    def __init__(self, engine: Engine, key: Ed25519PrivateKey | None, origin: str, writer: Writer | None) -> None:
         self._engine = engine
         self._key = key
         self._origin = origin
-        self._read_only = read_only
-        self._last_note = ""  # the newest checkpoint that this object signed or checked
+        self._writer = writer
 
     @classmethod
     def open(
@@ -73,18 +47,24 @@ class Ledger:
         create: bool = True,
         read_only: bool = False,
         busy_seconds: float = LEDGER_BUSY_SECONDS,
+        mode: str = "",
     ) -> Self:
         """Open the ledger at a SQLAlchemy URL, and set up an empty database unless ``create`` is false.
 
         ``key`` signs checkpoints and is needed only to append. ``origin`` names the log; without it a new ledger's
-        origin comes from its key and an existing ledger keeps its own. LedgerError if the database is missing,
+        origin comes from its key and an existing ledger keeps its own. ``mode`` is how appends are written, ``inline``
+        or ``sequenced``; without it the database decides (docs/ledger.md). LedgerError if the database is missing,
         unreadable, not writable or no ledger; MigrationRequiredError if its schema is another version's;
         LedgerBusyError if it stays locked for ``busy_seconds``.
         """
-        engine = connect(parse_url(url), create=create, read_only=read_only, busy_seconds=busy_seconds)
+        address = parse_url(url)
+        engine = connect(address, create=create, read_only=read_only, busy_seconds=busy_seconds)
         try:
             schema.check(engine, create=create and not read_only)
-            ledger = cls(engine, key, origin, read_only)
+            writer = None
+            if key is not None and not read_only:
+                writer = Writer(engine, sqlite_path(address), key, origin, mode, busy_seconds)
+            ledger = cls(engine, key, origin, writer)
             if origin:
                 ledger._check_origin(origin)
         except BaseException:
@@ -94,6 +74,8 @@ class Ledger:
 
     def close(self) -> None:
         """Give the database connections back."""
+        if self._writer is not None:
+            self._writer.close()
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -107,74 +89,28 @@ class Ledger:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def append(self, event: Event) -> Receipt:
-        """Record one event and sign a checkpoint over the ledger with it, in one transaction: both or neither.
+        """Record one event under a signed checkpoint: when this returns, it is on the disk.
 
-        LedgerError if there is no key, the event is malformed, its content id was generated before, the key is not
-        this ledger's; LedgerDamagedError if the tables contradict the last checkpoint; LedgerBusyError if another
-        writer holds on.
+        The same event about the same asset is recorded once: appended again, after a lost answer say, it gets the
+        receipt that it got first. Threads may append at the same time. LedgerError if there is no key, the event is
+        malformed, its content id was generated before, the key is not this ledger's; LedgerDamagedError if the tables
+        contradict the last checkpoint; LedgerBusyError if other writers hold on: then nothing was recorded.
         """
-        if self._key is None or self._read_only:
+        return self.append_many([event])[0]
+
+    def append_many(self, events: Iterable[Event]) -> list[Receipt]:
+        """Record several events, all or none, in their order and under one checkpoint; raises as ``append``.
+
+        10,000 at most: they are one transaction, which keeps other writers waiting.
+        """
+        if self._writer is None:
             raise LedgerError("the ledger was opened for reading only", remedy="open it with its signing key")
-        with writing(self._engine) as connection:
-            vkey, frontier = self._writable_head(connection, self._key)
-            index = frontier.size
-            time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            leaf = encode_leaf(event, index, time)
-            digest = merkle.leaf_hash(leaf)
-            _refuse_duplicate(connection, event)
-            connection.execute(_INSERT_ENTRY, _row(event, index, time, leaf, digest))
-            bindings.record(connection, index, event)
-            facts.record(connection, index, time, event)
-            subtrees = [
-                {"level": level, "position": position, "hash": node.hex()}
-                for level, position, node in frontier.push(digest)
-                if level % TILE_LEVELS == 0
-            ]
-            if subtrees:
-                connection.execute(_INSERT_NODES, subtrees)
-            note = sign_checkpoint(Checkpoint(vkey.name, frontier.size, frontier.root()), self._key)
-            connection.execute(_INSERT_CHECKPOINT, {"size": frontier.size, "note": note})
-            peaks = " ".join(peak.hex() for peak in frontier.peaks)
-            connection.execute(_UPDATE_HEAD, {"size": frontier.size, "frontier": peaks, "vkey": str(vkey)})
-        self._last_note = note
-        return Receipt(index, digest.hex(), note)
-
-    def _writable_head(self, connection: Connection, key: Ed25519PrivateKey) -> tuple[VerifierKey, merkle.Frontier]:
-        """Lock the head row and return what it says, after checking it against the last checkpoint.
-
-        A log must never sign what contradicts an earlier signature, so a head that was edited is not built upon.
-        """
-        row = connection.execute(_LOCK_HEAD).one_or_none()
-        if row is None:
-            raise damaged("its head row is missing")
-        vkey, frontier = self._signer(row.vkey, key), _frontier(row)
-        # Not in one statement with the lock: PostgreSQL would answer from a snapshot older than the lock.
-        ends = connection.execute(_ENDS).one()
-        if frontier.size == 0 and ends.entry is None and ends.size is None:
-            return vkey, frontier
-        if ends.size != frontier.size or ends.entry != frontier.size - 1:
-            raise damaged("its head, entries and checkpoints differ in number")
-        note = str(ends.note)
-        try:
-            # A note that this object signed or checked before need not be checked again.
-            signed = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n") if note == self._last_note else None
-            signed = signed or open_checkpoint(note, vkey)
-        except LedgerError as exc:
-            raise damaged(f"checkpoint {ends.size}: {exc}") from exc
-        if signed.size != frontier.size or signed.root != frontier.root():
-            raise damaged("its head does not fit its last checkpoint")
-        return vkey, frontier
-
-    def _signer(self, stored: str, key: Ed25519PrivateKey) -> VerifierKey:
-        if not stored:
-            return VerifierKey.of(self._origin or default_origin(key), key)
-        known = _stored_key(stored)
-        if known != VerifierKey.of(known.name, key):
+        drafts = [draft(event) for event in events]
+        if len(drafts) > MOST_AT_ONCE:
             raise LedgerError(
-                f"the ledger is signed by another key ({known})",
-                remedy="use the key that the ledger was begun with, or begin a new ledger",
+                f"{len(drafts):,} events are too many for one transaction", remedy=f"append {MOST_AT_ONCE:,} at a time"
             )
-        return known
+        return self._writer.submit(drafts) if drafts else []
 
     def _check_origin(self, origin: str) -> None:
         vkey = self.vkey
@@ -190,7 +126,7 @@ class Ledger:
         """The verifier key that the ledger names for itself; None before the first entry."""
         with reading(self._engine) as connection:
             stored = connection.execute(select(head.c.vkey)).scalar()
-        return _stored_key(stored) if stored else None
+        return parse_stored_key(stored) if stored else None
 
     def count(self) -> int:
         """Return the number of entries, as the head row has it."""
@@ -366,29 +302,6 @@ class Ledger:
         return found
 
 
-def _row(event: Event, index: int, time: str, leaf: bytes, digest: bytes) -> dict[str, object]:
-    columns: dict[str, object] = {name: getattr(event, name) for name in COLUMNS[1:]}
-    texts = {name: None if value is None else str(value) for name, value in columns.items()}
-    return {"idx": index, "time": time, **texts, "leaf": leaf.decode(), "leaf_hash": digest.hex()}
-
-
-def _refuse_duplicate(connection: Connection, event: Event) -> None:
-    if event.kind != EventKind.GENERATED or event.content_id is None:
-        return
-    index = connection.execute(_GENERATED, {"content": str(event.content_id)}).scalar()
-    if index is not None:
-        raise LedgerError(
-            f"content id {event.content_id} was generated before (entry {index})", remedy="draw a new content id"
-        )
-
-
-def _frontier(row: Row[tuple[object, ...]]) -> merkle.Frontier:
-    try:
-        return merkle.Frontier(row.size, [bytes.fromhex(p) for p in row.frontier.split()])
-    except (ValueError, TypeError, AttributeError) as exc:
-        raise damaged("its head row is malformed") from exc
-
-
 def _newest(connection: Connection) -> tuple[str, Checkpoint]:
     note = connection.execute(select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1)).scalar()
     if note is None:
@@ -399,13 +312,6 @@ def _newest(connection: Connection) -> tuple[str, Checkpoint]:
         raise damaged(f"its newest checkpoint: {exc}") from exc
 
 
-def _stored_key(text: object) -> VerifierKey:
-    try:
-        return VerifierKey.parse(str(text))
-    except LedgerError as exc:
-        raise damaged(f"its head row: {exc}") from exc
-
-
 def _entry(row: Row[tuple[object, ...]]) -> Entry:
     """Return the row's entry: what the leaf says, or where the leaf is unreadable what the columns say."""
     faults = ", ".join(column_faults(row))
@@ -413,8 +319,7 @@ def _entry(row: Row[tuple[object, ...]]) -> Entry:
         fields: dict[str, Json] = decode_leaf(row.leaf)
     except LedgerError:
         fields = {**{name: getattr(row, name) for name in COLUMNS}, "body": {}}
-    body = fields["body"]
-    event = Event(**{name: fields[name] for name in COLUMNS[1:]}, body=body)  # type: ignore[arg-type]
+    event = event_of(fields)
     return Entry(
         int(row.idx), str(fields["time"]), event, str(row.leaf), str(row.leaf_hash), faults and f"wrong {faults}"
     )

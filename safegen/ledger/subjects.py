@@ -43,7 +43,8 @@ from safegen.ledger.sealing import (
 from safegen.types import Json
 
 if TYPE_CHECKING:
-    from safegen.ledger.store import Ledger, Receipt
+    from safegen.ledger.store import Ledger
+    from safegen.ledger.writing import Receipt
     from safegen.settings import Home
 
 PERSONAL: Final = "personal"

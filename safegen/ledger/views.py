@@ -37,7 +37,7 @@ CREATE FUNCTION safegen_leaf(leaf text) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE
 BEGIN
     RETURN replace(leaf, '\u0000', '\ufffd')::jsonb;  -- which jsonb cannot hold
 EXCEPTION WHEN others THEN
-    RETURN NULL;  -- a damaged leaf: safegen ledger verify names it
+    RETURN NULL;  -- a damaged leaf: safegen ledger fsck names it
 END $body$
 """
 """PostgreSQL: a leaf as jsonb, null where it is no JSON. SQLite's functions are asked whether it is."""

@@ -44,7 +44,7 @@ def test_clips_that_were_made_are_found_by_all_that_is_known_of_them(
     ):  # fmt: skip
         assert row["entry"] in entries(*query, "--limit", 0), query
     assert entries("unmarked") == []
-    shell("ledger", "verify", code=0)
+    shell("ledger", "fsck", code=0)
     run("export", "-o", tmp_path / "bundle", "--manifests", "--content-id", row["content_id"])
     script = tmp_path / "bundle" / "verify.py"
     done = subprocess.run(

@@ -329,7 +329,7 @@ def test_two_generates_at_once_on_one_ledger(fresh_home: Home, output: Path) -> 
         _, complaint = child.communicate(timeout=500)
         assert child.returncode == 0, complaint
     assert kinds(fresh_home) == ["generated", "generated"]
-    Shell(fresh_home)("ledger", "verify", code=0)
+    Shell(fresh_home)("ledger", "fsck", code=0)
 
 
 def test_blocked_error_carries_its_decision(fresh_home: Home, output: Path, forbidden: str) -> None:

@@ -76,7 +76,7 @@ def test_the_whole_way_by_the_commands(fresh_home: Home, clear_pack: Path, tmp_p
     assert (after["body"], after["leaf_hash"]) == (shown["body"], shown["leaf_hash"])
     assert fields(shell, SUBJECT) == {}
     assert f"Erased: entry {erased['entry']}" in shell("ledger", "subject", SUBJECT, code=0).stdout
-    assert shell.json("ledger", "verify", "--checkpoint", checkpoint, code=0)["ok"]
+    assert shell.json("ledger", "fsck", "--checkpoint", checkpoint, code=0)["ok"]
     proof = tmp_path / "proof"
     printed = shell.json("ledger", "prove", entry, "-o", proof, code=0)
     leaf = tmp_path / "leaf"

@@ -29,7 +29,7 @@ def test_generate_prints_what_scripts_rely_on(made: Made) -> None:
     assert len(printed["content_id"]) == 16
     assert printed["entry"] >= 0
     assert printed["decision"]["action"] == "allow"
-    assert {c["name"] for c in printed["decision"]["classifiers"] if c["status"] == "ran"} >= {"lexicon", "ngram"}
+    assert {c["name"] for c in printed["decision"]["classifiers"] if c["status"] == "ran"} >= {"lexicon", "encoder"}
     assert {c["name"] for c in printed["frames_decision"]["classifiers"] if c["status"] == "ran"} == {"nudenet"}
     stages = {"moderate_prompt", "load_model", "generate", "mark", "moderate_frames", "encode", "read_mark", "sign"}
     assert stages | {"record"} <= printed["milliseconds"].keys()
@@ -141,10 +141,10 @@ def test_an_edited_ledger_row_is_named(edited_home: Home, made: Made) -> None:
     with sqlite3.connect(edited_home.root / "ledger.db") as database:
         database.execute("update entries set kind = 'blocked' where idx = ?", (entry,))
     shell = Shell(edited_home)
-    report = shell.json("ledger", "verify", code=1)
+    report = shell.json("ledger", "fsck", code=1)
     assert report["ok"] is False
     assert (entry, "kind") in {(p["index"], p["column"]) for p in report["problems"]}
-    said = shell("ledger", "verify", code=1).stdout
+    said = shell("ledger", "fsck", code=1).stdout
     assert f"entry {entry}" in said
 
 
@@ -199,11 +199,11 @@ def test_an_outside_checkpoint_reveals_a_roll_back(edited_home: Home, tmp_path: 
     with Ledger.open(edited_home.ledger_url, key=keys.ledger_key) as ledger:
         kept.write_text(ledger.append(Event(kind="reviewed")).checkpoint)
     schema = "schema"  # the copy has no triggers, which verification reports too
-    report = shell.json("ledger", "verify", "--checkpoint", kept)
+    report = shell.json("ledger", "fsck", "--checkpoint", kept)
     assert {p["column"] for p in report["problems"]} == {schema}
     for path in edited_home.root.glob("ledger.db*"):
         path.unlink()
     (edited_home.root / "ledger.db").write_bytes(older)
-    assert {p["column"] for p in shell.json("ledger", "verify", code=1)["problems"]} == {schema}
-    assert {p["column"] for p in shell.json("ledger", "verify", "--checkpoint", kept, code=1)["problems"]} > {schema}
-    shell("ledger", "verify", "--checkpoint", tmp_path / "missing", code=2)
+    assert {p["column"] for p in shell.json("ledger", "fsck", code=1)["problems"]} == {schema}
+    assert {p["column"] for p in shell.json("ledger", "fsck", "--checkpoint", kept, code=1)["problems"]} > {schema}
+    shell("ledger", "fsck", "--checkpoint", tmp_path / "missing", code=2)

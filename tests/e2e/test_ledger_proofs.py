@@ -55,7 +55,7 @@ def test_checkpoints_and_tiles_are_written(vkey: str, tmp_path: Path) -> None:
     assert note.startswith(vkey.partition("+")[0] + "\n5\n")
     run("checkpoint", "-o", tmp_path / "kept")
     assert (tmp_path / "kept").read_text() == note
-    run("verify", "--checkpoint", tmp_path / "kept")
+    run("fsck", "--checkpoint", tmp_path / "kept")
     assert json.loads(run("export-tiles", tmp_path / "tiles", "--json"))["size"] == 5
     assert (tmp_path / "tiles" / "checkpoint").read_text() == note
     assert "0 files written" in run("export-tiles", tmp_path / "tiles")

@@ -22,7 +22,7 @@ def test_a_stripped_clip_gets_its_credential_back(
     assert (verdict["verdict"], verdict["entry"]) == ("recovered", made.printed["entry"])
     assert verdict["findings"][0]["evidence"]["ai_generated"] is True
     assert shell.json("verify", made.path, code=0)["verdict"] == "verified"
-    assert shell.json("ledger", "verify", code=0)["problems"] == []
+    assert shell.json("ledger", "fsck", code=0)["problems"] == []
 
 
 def test_a_clip_whose_mark_is_gone_is_found_by_its_looks(shell: Shell, made: Made, tmp_path: Path) -> None:

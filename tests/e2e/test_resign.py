@@ -22,7 +22,7 @@ def test_a_clip_outlives_its_certificate(home: Home, made: Made, tmp_path: Path)
     assert (verdict["verdict"], verdict["entry"]) == ("verified", made.printed["entry"])
     assert verdict["findings"][0]["evidence"]["manifest_id"] == printed["manifest_id"]
     assert verdict["findings"][0]["evidence"]["ai_generated"] is True
-    assert shell.json("ledger", "verify", code=0)["problems"] == []
+    assert shell.json("ledger", "fsck", code=0)["problems"] == []
 
     told = shell("resign", again, "-o", tmp_path / "third.mp4", code=0).stdout
     assert f"an update of\n  previous      C2PA manifest {printed['manifest_id']}" in told

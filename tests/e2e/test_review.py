@@ -61,7 +61,7 @@ def test_the_whole_way_by_the_commands(fresh_home: Home, tmp_path: Path) -> None
     shell("review", "deny", str(waiting["id"]), "--reason", "once is enough", code=0)
     denied = shell.json(*call, code=3)["error"]["decision"]
     assert (denied["action"], denied["reasons"][0]["category"]) == ("block", "denied")
-    assert shell.json("ledger", "verify", code=0)["ok"]
+    assert shell.json("ledger", "fsck", code=0)["ok"]
     assert not clip.exists()
 
 

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safegen.errors import LedgerBusyError, LedgerError, MigrationRequiredError
-from safegen.ledger import Event, Ledger, current_revision, downgrade, models, schema, upgrade
+from safegen.ledger import Event, Ledger, current_revision, downgrade, guards, models, schema, upgrade
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
@@ -198,7 +198,7 @@ def test_migrations_up_and_down(tmp_path: Path) -> None:
     assert current_revision(url) == schema.HEAD
     with sqlite3.connect(tmp_path / "ledger.db") as db:
         made = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")}
-    assert made == models.SQLITE_TRIGGERS
+    assert made == guards.definitions("sqlite").keys()
     downgrade(url, "base")
     assert current_revision(url) is None
     with sqlite3.connect(tmp_path / "ledger.db") as db:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,13 +69,15 @@ def test_entries_are_appended_found_and_proved(url: str) -> None:
 def test_a_clip_is_generated_once(url: str) -> None:
     fill(url, 1)
     with Ledger.open(url, key=KEY) as ledger, pytest.raises(LedgerError, match="generated before"):
-        ledger.append(generated(0))
+        ledger.append(replace(generated(0), body={}))
 
 
 def test_an_edited_entry_is_not_believed(url: str) -> None:
     fill(url, 3)
     if url.startswith("sqlite"):
         execute(url, "DROP TRIGGER entries_no_update")
+    else:
+        execute(url, "ALTER TABLE entries DISABLE TRIGGER entries_only_append")
     execute(url, "UPDATE entries SET asset_sha256 = 'ff' WHERE idx = 1")
     with Ledger.open(url, create=False, read_only=True) as ledger:
         with pytest.raises(LedgerDamagedError, match="entry 1"):

@@ -247,14 +247,20 @@ def test_a_row_appended_without_the_key_is_named(path: Path) -> None:
     assert places(verify(path)) == {(SIZE, "checkpoints.size"), (None, "head.size"), (None, "head.frontier")}
 
 
-def test_a_trigger_replaced_by_one_that_does_nothing_is_not_detected(path: Path) -> None:
+def test_a_trigger_replaced_by_one_that_does_nothing_is_named(path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("DROP TRIGGER entries_no_update")
         db.execute("CREATE TRIGGER entries_no_update BEFORE UPDATE ON entries BEGIN SELECT 1; END")
-    assert verify(path).ok
+        db.execute("CREATE TRIGGER more AFTER INSERT ON entries BEGIN SELECT 1; END")
+    report = verify(path)
+    assert places(report) == {(None, "schema")}
+    assert [p.summary for p in report.problems] == [
+        "the trigger entries_no_update was changed",
+        "the trigger more is none of the ledger's",
+    ]
     with sqlite3.connect(path) as db:
         db.execute("UPDATE entries SET kind = 'blocked' WHERE idx = 100")
-    assert places(verify(path)) == {(100, "kind")}  # but what is done with it is
+    assert places(verify(path)) == {(None, "schema"), (100, "kind")}
 
 
 def test_a_false_entry_by_the_holder_of_the_key_is_not_detected(path: Path) -> None:
@@ -318,6 +324,7 @@ def test_rollback_needs_an_outside_checkpoint(path: Path) -> None:
         "DELETE FROM checkpoints WHERE size > 200",
         "DELETE FROM nodes",
         "DELETE FROM entry_facts WHERE entry >= 200",
+        "DELETE FROM submissions WHERE entry >= 200",
         "UPDATE daily_counts SET entries = (SELECT count(*) FROM entries e WHERE substr(e.time, 1, 10) = day"
         " AND coalesce(e.policy_sha256, '') = daily_counts.policy_sha256)",
         shorten,

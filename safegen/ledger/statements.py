@@ -1,0 +1,44 @@
+"""SQL statements that are compiled once for a database and run on its driver's own cursor.
+
+SQLAlchemy writes them, so that each database gets its own dialect; what it does around every execution would cost an
+append more than the database does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Dialect
+from sqlalchemy.sql.elements import ClauseElement
+
+Values = Mapping[str, object]
+
+
+class Statement:
+    """One statement with named values, for one kind of database."""
+
+    def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
+        compiled: Any = clause.compile(dialect=dialect)
+        self.text: Final = str(compiled)
+        self._order: Final[Sequence[str] | None] = compiled.positiontup
+        self._given: Final[Values] = {k: v for k, v in compiled.params.items() if v is not None}  # literals
+
+    def run(self, connection: Connection, values: Values | None = None) -> Any:
+        """Execute it once, in the transaction that is open; return the driver's cursor, which holds the rows."""
+        cursor: Any = connection.connection.cursor()
+        cursor.execute(self.text, self._values(values or {}))
+        return cursor
+
+    def run_many(self, connection: Connection, rows: Sequence[Values]) -> None:
+        """Execute it for each row; nothing is done where there is none."""
+        if len(rows) == 1:
+            self.run(connection, rows[0])
+        elif rows:
+            connection.connection.cursor().executemany(self.text, list(map(self._values, rows)))
+
+    def _values(self, values: Values) -> Any:
+        if self._order is None:
+            return {**self._given, **values}
+        given = self._given
+        return tuple([values[name] if name in values else given[name] for name in self._order])
