@@ -21,6 +21,7 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "texts": ("texts", "salts"),
     "project": ("project",),
     "reviewer": ("by", "reason"),
+    "holder": ("holder",),
 }
 """Kinds of personal data, and the fields of entries that hold them; ``salts`` are those of the texts' commitments."""
 
@@ -172,7 +173,7 @@ def _about(ledger: Ledger, held: Held) -> dict[str, Json]:
 
 def _clips(ledger: Ledger, held: list[Held]) -> tuple[str, ...]:
     """Content ids of the clips that entries with these fields released."""
-    found = {}
+    found: dict[str, None] = {}
     for index in sorted({one.entry for one in held if one.entry is not None}):
         entry = ledger.get(index)
         if entry.kind == "generated" and entry.content_id is not None:

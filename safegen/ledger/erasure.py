@@ -38,6 +38,7 @@ from safegen.ledger.sealing import (
     new_key,
     open_field,
     personal_fields,
+    reading_keys,
     reference,
     seal,
     subject_keys,
@@ -138,7 +139,7 @@ def begin_expiry(personal: Personal, cutoffs: Mapping[str, str], *, manifests: S
 
 def due_fields(personal: Personal, cutoffs: Mapping[str, str]) -> dict[str, int]:
     """How many fields are due, by name."""
-    with reading(_engine(personal)) as connection:
+    with reading_keys(_engine(personal)) as connection:
         found: dict[str, int] = {}
         for row in _due(connection, cutoffs):
             found[row.field] = found.get(row.field, 0) + 1
@@ -154,7 +155,7 @@ def unfinished(ledger: Ledger) -> list[Erasure]:
 
 def earlier(personal: Personal, subject: str) -> list[int]:
     """The entries that say that this subject was erased, oldest first."""
-    with reading(_engine(personal)) as connection:
+    with reading_keys(_engine(personal)) as connection:
         wrapping_key = personal.wrapping_key(connection, create=False)
         if wrapping_key is None:
             return []
@@ -250,7 +251,7 @@ def _renew(
     return [made]
 
 
-def _due(connection: Connection, cutoffs: Mapping[str, str]) -> Sequence[AnyRow]:
+def _due(connection: Connection, cutoffs: Mapping[str, str]) -> Sequence[Any]:
     table = personal_fields.c
     old = [and_(table.field == field, table.created < cutoff) for field, cutoff in cutoffs.items()]
     if not old:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, Row, String, Table, Text, select
+from sqlalchemy import Column, Connection, Engine, Index, PrimaryKeyConstraint, Row, String, Table, Text, select
 
 from safegen.errors import LedgerDamagedError
 from safegen.keys import wrapping
+from safegen.ledger.database import reading
 from safegen.ledger.models import Big, metadata
 from safegen.types import Json
 
-AnyRow = Row[tuple[object, ...]]
+AnyRow = Row[Any]
 
 _NONCE: Final = 12
 _AAD: Final = "safegen.personal/1"
@@ -69,6 +72,23 @@ def guard(connection: Connection) -> None:
     """Have SQLite overwrite with zeros what this connection deletes."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete=ON")
+
+
+@contextmanager
+def reading_keys(engine: Engine) -> Iterator[Connection]:
+    """A read transaction in which no erasure takes place."""
+    with reading(engine, snapshot=True) as connection:
+        hold_keys(connection)
+        yield connection
+
+
+def hold_keys(connection: Connection) -> None:
+    """Let no erasure take place until the transaction ends.
+
+    PostgreSQL shows a table that is emptied meanwhile as empty, unless it is locked before the first look at anything.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("LOCK TABLE subject_keys IN ACCESS SHARE MODE")
 
 
 def now() -> str:

@@ -39,26 +39,25 @@ class StoredManifest:
     sha256: str
 
 
-def stored_event(manifest_id: str, sha256: str, size: int, holder: str) -> Event:
-    """The entry of a manifest that ``holder`` (a token's name) had stored."""
-    return Event(STORED, body={"manifest_id": manifest_id, "bytes": size, "holder": holder}, manifest_sha256=sha256)
+def stored_event(manifest_id: str, sha256: str, size: int) -> Event:
+    """The entry of a manifest that was stored. For whom is a personal field (``safegen.ledger.subjects``), here too."""
+    return Event(STORED, body={"manifest_id": manifest_id, "bytes": size}, manifest_sha256=sha256)
 
 
-def bound_event(alg: str, value: bytes, manifest_id: str, holder: str, *, replace: bool) -> Event:
+def bound_event(alg: str, value: bytes, manifest_id: str, *, replace: bool) -> Event:
     """The entry of a soft binding; ``replace``: from now on it leads there and nowhere else."""
     body: dict[str, Json] = {
         "alg": alg,
         "value": value.hex(),
         "manifest_id": manifest_id,
-        "holder": holder,
         "replace": replace,
     }
     return Event(BOUND, body=body)
 
 
-def unstored_event(manifest_id: str, holder: str) -> Event:
+def unstored_event(manifest_id: str) -> Event:
     """The entry of a manifest that was given up."""
-    return Event(UNSTORED, body={"manifest_id": manifest_id, "holder": holder})
+    return Event(UNSTORED, body={"manifest_id": manifest_id})
 
 
 def record(connection: Connection, index: int, event: Event) -> None:

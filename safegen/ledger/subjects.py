@@ -24,17 +24,18 @@ from safegen.keys import wrapping
 from safegen.ledger.database import reading, writing
 from safegen.ledger.entry import Entry, Event
 from safegen.ledger.sealing import (
-    AnyRow,
     commit_value,
     erasures,
     field_aad,
     field_plaintext,
     guard,
+    hold_keys,
     new_key,
     now,
     open_field,
     personal_fields,
     read_key,
+    reading_keys,
     reference,
     seal,
     subject_keys,
@@ -105,7 +106,7 @@ class Personal:
 
     def ready(self) -> None:
         """Make sure that fields can be written: KeyStoreError where the wrapping key is not this ledger's."""
-        with reading(self._ledger._engine) as connection:
+        with reading_keys(self._ledger._engine) as connection:
             self.wrapping_key(connection, create=True)
 
     def append(self, event: Event, subject: str, fields: Mapping[str, Json]) -> Receipt:
@@ -133,6 +134,7 @@ class Personal:
         record, created, commitments = secrets.token_hex(16), now(), dict[str, Json]()
         with writing(self._ledger._engine) as connection:
             guard(connection)
+            hold_keys(connection)
             if connection.dialect.name == "postgresql" and connection.execute(_WRAPPINGS).one()[0] is None:
                 # Two homes that write the first fields at once must not take two wrapping keys.
                 connection.exec_driver_sql("LOCK TABLE subject_keys IN SHARE ROW EXCLUSIVE MODE")
@@ -156,7 +158,7 @@ class Personal:
         committed = _committed(entry)
         if not committed:
             return {}
-        with reading(self._ledger._engine) as connection:
+        with reading_keys(self._ledger._engine) as connection:
             held = list(self._open(connection, personal_fields.c.record == _record(entry)))
         for one in held:
             if one.problem:
@@ -179,7 +181,7 @@ class Personal:
     def held(self, subject: str) -> list[Held]:
         """Return everything that is held about a subject, oldest first, each field checked against its entry."""
         check_subject(subject)
-        with reading(self._ledger._engine, snapshot=True) as connection:
+        with reading_keys(self._ledger._engine) as connection:
             key = self.wrapping_key(connection, create=False)
             if key is None:
                 return []
@@ -255,7 +257,7 @@ def states(ledger: Ledger, entry: Entry) -> dict[str, tuple[State, int | None]]:
     return {name: _state(ledger, rows.get(name)) for name in committed}
 
 
-def _state(ledger: Ledger, row: AnyRow | None) -> tuple[State, int | None]:
+def _state(ledger: Ledger, row: Any) -> tuple[State, int | None]:
     if row is None or (row.sealed is None and row.id is None):
         return State.MISSING, None
     if row.sealed is not None:

@@ -19,7 +19,7 @@ from safegen.settings import Home
 from safegen.types import Json
 
 if TYPE_CHECKING:
-    from safegen.ledger import Ledger
+    from safegen.ledger import Event, Ledger
     from safegen.ledger.stored import StoredManifest
 
 RECEIPT_TYPE: Final = "org.c2pa.manifest-receipt"
@@ -54,7 +54,7 @@ class Storage:
                 raise InputError("another manifest store is kept under the id of its active manifest")
             self._write(manifest_id, manifest)
             if held is None:
-                ledger.append(stored.stored_event(manifest_id, digest, len(manifest), holder))
+                self._append(ledger, stored.stored_event(manifest_id, digest, len(manifest)), holder)
         return manifest_id
 
     def bind(self, alg: str, value: bytes, manifest_id: str, holder: str, *, replace: bool) -> None:
@@ -70,7 +70,7 @@ class Storage:
             if replace and not before:
                 raise NotStoredError("no stored manifest has this binding")
             if before != [manifest_id] and (replace or manifest_id not in before):
-                ledger.append(stored.bound_event(alg, value, manifest_id, holder, replace=replace))
+                self._append(ledger, stored.bound_event(alg, value, manifest_id, replace=replace), holder)
 
     def drop(self, manifest_id: str, holder: str) -> None:
         """Give a stored manifest up, with its bindings. NotStoredError if it is not stored."""
@@ -78,8 +78,14 @@ class Storage:
 
         with self._ledger(write=True) as ledger:
             self._held(ledger, manifest_id)
-            ledger.append(stored.unstored_event(manifest_id, holder))
+            self._append(ledger, stored.unstored_event(manifest_id), holder)
         self._path(manifest_id).unlink(missing_ok=True)
+
+    def _append(self, ledger: Ledger, event: Event, holder: str) -> None:
+        """Record an event; the name of the token's holder is kept beside the entry, where it can be erased."""
+        from safegen.ledger.subjects import Personal
+
+        Personal(ledger, self._home).append(event, holder, {"holder": holder})
 
     def bound(self, alg: str, value: bytes, limit: int) -> list[str]:
         """The ids of stored manifests that a binding leads to."""

@@ -323,6 +323,27 @@ def test_a_writer_goes_on_while_its_subject_is_erased(home: Home) -> None:
         assert personal.held(ADA) == []
 
 
+def test_others_are_read_in_full_while_the_table_of_keys_is_written_anew(home: Home) -> None:
+    write(home, BOB)
+    done = threading.Event()
+
+    def erase_on() -> None:
+        try:
+            for _ in range(8):
+                write(home)
+                erase(home)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=erase_on)
+    thread.start()
+    with opened(home) as (ledger, personal):
+        while not done.is_set():
+            assert [h.problem for h in personal.held(BOB)] == [""] * len(FIELDS)
+            assert personal.opened(ledger.get(0)) == FIELDS | {"requester": BOB}
+    thread.join()
+
+
 def test_fields_written_before_an_erasure_are_erased_though_their_entry_comes_after(home: Home) -> None:
     with opened(home) as (ledger, personal):
         said = personal._deposit(ADA, FIELDS)

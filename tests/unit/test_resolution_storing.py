@@ -15,6 +15,7 @@ from safegen.errors import ConfigError
 from safegen.keys import KeyStore
 from safegen.ledger import Ledger, downgrade, upgrade
 from safegen.ledger.stored import KINDS
+from safegen.ledger.subjects import Personal
 from safegen.media import encode_video
 from safegen.provenance.sign import sign_file
 from safegen.resolution.app import make_app
@@ -98,7 +99,7 @@ def test_a_manifest_is_stored_bound_found_and_given_up(service: TestClient, made
     assert ask(service, "DELETE", f"/manifests/{stored}").status_code == 404
     assert list((made.home.root / "stored").iterdir()) == []
     with Ledger.open(made.home.ledger_url, create=False, read_only=True) as ledger:
-        told = [(e.kind, e.body.get("holder")) for e in ledger.entries() if e.kind in KINDS]
+        told = [(e.kind, Personal(ledger, made.home).opened(e)["holder"]) for e in ledger.entries() if e.kind in KINDS]
         assert told == [("stored", "keeper"), ("bound", "binder"), ("unstored", "keeper")]
         assert ledger.verify().ok
 
