@@ -8,10 +8,13 @@ docs/moderation-model-card.md.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +29,14 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 _REINSTALL = "Reinstall safegen: its weights are damaged."
+FLAG = 0.5  # the score that calibration puts at the flag level
 _WINDOW = 128  # tokens that are judged at once, as many as training showed
 _STEP = 112  # from one window of a long text to the next
 _BATCH_TOKENS = 2048  # bounds the memory of one run
+_SENTENCE_END = re.compile(r"[.!?;\n]+(?=\s|$)")
+_MIN_SENTENCE = 3  # tokens
+_ALONE = 4.0  # how much more, in logits, a sentence has to say without the others
+_NOTHING = -30.0  # the logit of a text without words
 _MIN_SCORE = 0.05  # lower scores explain nothing and only lengthen decisions
 _EXPLAINED_SCORE = 0.3
 _REACH = 0.25  # a word belongs to the explanation if it weighs this share of the weightiest one
@@ -40,11 +48,21 @@ class Card:
 
     version: str
     categories: tuple[str, ...]
-    slope: NDArray[np.float32]  # a score is sigmoid(slope * logit + shift)
+    slope: NDArray[np.float32]
     shift: NDArray[np.float32]
+    ceiling: NDArray[np.float32]  # of the scores, in (0.5, 1]
     graph_sha256: str
     tokenizer_sha256: str
     sha256: str  # of the description itself, and so of all that it names
+
+    def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return scores of logits, float32 [..., categories].
+
+        ``sigmoid(slope * logit + shift)``; what lies above one half is spread up to the head's ceiling. Heads that name
+        a subject rather than a harm have a low one: a known person in a prompt is worth a flag, never a block.
+        """
+        plain: NDArray[np.float32] = 1.0 / (1.0 + np.exp(-np.clip(logits * self.slope + self.shift, -60.0, 60.0)))
+        return np.where(plain > FLAG, FLAG + (plain - FLAG) * (self.ceiling - FLAG) / (1 - FLAG), plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +72,16 @@ class _Piece:
     text: int
     ids: tuple[int, ...]
     places: tuple[tuple[int, int], ...]
+    less: float  # is taken off its logits
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Logits [texts, heads]; the index in ``seen`` of the piece that each is from; pieces with their parts."""
+
+    logits: NDArray[np.float32]
+    worst: NDArray[np.int64]
+    seen: Sequence[tuple[_Piece, NDArray[np.float32]]]  # parts: [tokens, heads]
 
 
 class EncoderClassifier:
@@ -92,63 +120,75 @@ class EncoderClassifier:
             raise PolicyError(f"the prompt classifier's weights cannot be read: {exc}", remedy=_REINSTALL) from exc
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return float32 [texts, categories] for lower-case texts; a long text scores as its worst window."""
-        logits = self.logits(texts)
-        scores: NDArray[np.float32] = 1.0 / (1.0 + np.exp(-(logits * self._card.slope + self._card.shift)))
-        return scores
+        """Return float32 [texts, categories] for lower-case texts; a long text scores as its worst piece."""
+        return self._card.scores(self.logits(texts))
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the uncalibrated logits, float32 [texts, categories]."""
-        return self._judge(texts)[0]
+        return self._judge(texts).logits
 
     def score(self, texts: Sequence[Sequence[View]]) -> list[list[Hit]]:
         """Return the hits of each text: per category the highest score over its reliable views."""
         flat = [(i, view) for i, views in enumerate(texts) for view in views if view.reliable]
-        logits, spans = self._judge([view.text for _, view in flat])
-        scores = 1.0 / (1.0 + np.exp(-(logits * self._card.slope + self._card.shift)))
+        judged = self._judge([view.text for _, view in flat])
+        scores = self._card.scores(judged.logits)
         if not np.isfinite(scores).all():
             raise ValueError("scores are not finite")
-        best: list[dict[str, Hit]] = [{} for _ in texts]
+        best: list[dict[str, tuple[Hit, int]]] = [{} for _ in texts]
         for at, ((i, view), row) in enumerate(zip(flat, scores, strict=True)):
             for k in np.flatnonzero(row >= _MIN_SCORE):
                 category, value = self.categories[k], float(row[k])
-                if category in best[i] and best[i][category].score >= value:
-                    continue
-                where = view.raw_range(*spans[at][k]) if value >= _EXPLAINED_SCORE else (0, 0)
-                best[i][category] = Hit(category, value, view.name, where)
-        return [list(hits.values()) for hits in best]
+                if category not in best[i] or best[i][category][0].score < value:
+                    best[i][category] = Hit(category, value, view.name, (0, 0)), at
+        return [[self._explained(hit, flat[at][1], judged, at) for hit, at in hits.values()] for hits in best]
 
-    def _judge(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[NDArray[np.int64]]]:
-        """Return logits and, for each text, int64 [categories, 2]: the part of the text that each rests on."""
+    def _explained(self, hit: Hit, view: View, judged: _Judged, at: int) -> Hit:
+        """Give a high score the words that it rests on."""
+        if hit.score < _EXPLAINED_SCORE:
+            return hit
+        k = self.categories.index(hit.category)
+        piece, parts = judged.seen[judged.worst[at, k]]
+        return replace(hit, span=view.raw_range(*_span(parts[:, k], piece.places)))
+
+    def _judge(self, texts: Sequence[str]) -> _Judged:
         pieces = [piece for i, text in enumerate(texts) for piece in self._pieces(i, text)]
-        logits = np.full((len(texts), len(self.categories)), -np.inf, np.float32)
-        spans = [np.zeros((len(self.categories), 2), np.int64) for _ in texts]
+        logits = np.full((len(texts), len(self.categories)), _NOTHING, np.float32)
+        worst = np.zeros((len(texts), len(self.categories)), np.int64)
+        seen: list[tuple[_Piece, NDArray[np.float32]]] = []
         for batch in _batches(pieces):
             ids = np.zeros((len(batch), max(len(p.ids) for p in batch)), np.int64)
             mask = np.zeros_like(ids)
             for k, piece in enumerate(batch):
                 ids[k, : len(piece.ids)], mask[k, : len(piece.ids)] = piece.ids, 1
             found, parts = self._session.run(["logits", "parts"], {"ids": ids, "mask": mask})
-            for piece, row, weight in zip(batch, found, parts, strict=True):
+            found = found - np.array([[p.less] for p in batch], np.float32)
+            for piece, row, part in zip(batch, found, parts, strict=True):
                 # "not lower" rather than "higher": a score that is no number must stay one.
-                better = np.flatnonzero(~(row <= logits[piece.text]))
-                logits[piece.text, better] = row[better]
-                for k in better:
-                    spans[piece.text][k] = _span(weight[: len(piece.ids), k], piece.places)
-        return logits, spans
+                higher = ~(row <= logits[piece.text])
+                logits[piece.text, higher], worst[piece.text, higher] = row[higher], len(seen)
+                seen.append((piece, part[: len(piece.ids)]))
+        return _Judged(logits, worst, seen)
 
     def _pieces(self, number: int, text: str) -> list[_Piece]:
+        """Cut a text into windows, and where it has several sentences also into those.
+
+        Among much harmless text one bad sentence would weigh little; alone it shows. A harmless sentence may sound odd
+        without the others, so it has to say more. A text without words has no pieces and scores nothing.
+        """
         coded = self._tokenizer.encode(text, add_special_tokens=False)
+        ids, places = coded.ids, coded.offsets
         first, last = self._tokenizer.token_to_id("[CLS]"), self._tokenizer.token_to_id("[SEP]")
         room = _WINDOW - 2
-        starts = range(0, max(1, len(coded.ids) - (room - _STEP)), _STEP) if len(coded.ids) > room else (0,)
+        starts = range(0, len(ids) - (room - _STEP), _STEP) if len(ids) > room else range(min(1, len(ids)))
+        cuts = {(at, min(at + room, len(ids))): 0.0 for at in starts}
+        sentences = _sentences(text, places)
+        if len(sentences) > 1:
+            for start, end in sentences:
+                cuts.setdefault((start, min(end, start + room)), _ALONE)
         return [
-            _Piece(
-                number,
-                (first, *coded.ids[at : at + room], last),
-                ((0, 0), *coded.offsets[at : at + room], (0, 0)),
-            )
-            for at in starts
+            _Piece(number, (first, *ids[start:end], last), ((0, 0), *places[start:end], (0, 0)), less)
+            for (start, end), less in sorted(cuts.items())
+            if any(c.isalnum() for c in text[places[start][0] : places[end - 1][1]])
         ]
 
 
@@ -162,6 +202,7 @@ def read_card(path: Path) -> Card:
         categories=tuple(str(name) for name in heads),
         slope=np.array([float(h["slope"]) for h in heads.values()], np.float32),
         shift=np.array([float(h["shift"]) for h in heads.values()], np.float32),
+        ceiling=np.array([float(h["ceiling"]) for h in heads.values()], np.float32),
         graph_sha256=str(entry["sha256"]["encoder.onnx"]),
         tokenizer_sha256=str(entry["sha256"]["tokenizer.json"]),
         sha256=hashlib.sha256(body).hexdigest(),
@@ -170,7 +211,7 @@ def read_card(path: Path) -> Card:
 
 def open_session(graph: bytes) -> Any:
     """Return an onnxruntime session of the graph: one thread, on the CPU."""
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -188,6 +229,13 @@ def open_tokenizer(words: bytes) -> Any:
     return tokenizer
 
 
+def _sentences(text: str, places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the sentences of a text as ranges of its tokens; those of fewer than three tokens are left out."""
+    ends = [m.end() for m in _SENTENCE_END.finditer(text)]
+    marks = [0, *(bisect.bisect_left(places, (end, 0)) for end in ends), len(places)]
+    return [(a, b) for a, b in pairwise(marks) if b - a >= _MIN_SENTENCE]
+
+
 def _batches(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
     """Return the pieces in batches of about one length, so that little is padded."""
     batches: list[list[_Piece]] = []
@@ -201,11 +249,9 @@ def _batches(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
 
 def _span(weight: NDArray[np.float32], places: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Return the range of the text around the weightiest token: its neighbours while they weigh enough."""
-    real = [i for i, (start, end) in enumerate(places) if end > start]
-    if not real:
-        return 0, 0
-    peak = max(real, key=lambda i: float(weight[i]))
-    if not weight[peak] > 0:
+    real = {i for i, (start, end) in enumerate(places) if end > start}
+    peak = max(real, key=lambda i: float(weight[i]), default=-1)
+    if peak < 0 or not weight[peak] > 0:
         return 0, 0
     first = last = peak
     while first - 1 in real and (weight[first - 1] > _REACH * weight[peak] or _joined(places, first - 1)):

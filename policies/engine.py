@@ -6,7 +6,7 @@
 
 It fails closed: a required classifier that is missing, raises, takes too long, or returns something that is not a score
 ends in the pack's ``on_error`` or ``on_missing_classifier`` action with a failed run on record, never in a silent pass.
-Nothing here imports torch; onnxruntime and OpenCV load only once there are frames to look at, and guard models only
+Nothing here imports torch; OpenCV loads only once there are frames to look at, and guard models only
 where a pack asks for them.
 """
 
@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn
 
 from safegen.errors import BlockedError
-from safegen.policies.classifier import NgramClassifier
+from safegen.policies.encoder import EncoderClassifier
 from safegen.policies.engine_case import Case, check_hits, is_negative
 from safegen.policies.engine_frames import FRAME_STAGE_SECONDS, Context, FrameJudge
 from safegen.policies.engine_rewriting import rewrite_prompt
@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FRAME_CLASSIFIERS", "TEXT_CLASSIFIERS", "Engine", "Request", "known_classifiers", "list_packs"]
 
-TEXT_CLASSIFIERS: Mapping[str, Callable[[], TextClassifier]] = {"lexicon": Lexicon.load, "ngram": NgramClassifier.load}
+TEXT_CLASSIFIERS: Mapping[str, Callable[[], TextClassifier]] = {
+    "lexicon": Lexicon.load,
+    "encoder": EncoderClassifier.load,
+}
 FRAME_CLASSIFIERS: Mapping[str, Callable[[], FrameClassifier]] = {"nudenet": NudeNet}
 _BATCH = 1024  # requests; bounds the memory of the feature counts
 
@@ -230,7 +233,7 @@ class Engine:
             if changed is None:
                 break
             prompt, replaced = changed[0], replaced + changed[1]
-            categories += [c for c, _ in case.rewritable if c not in categories]
+            categories += [c for c in dict.fromkeys(c for c, _ in case.rewritable) if c not in categories]
             changed_request = replace(request, prompt=prompt, images=(), video=None, clips=())  # pictures stay judged
             ((judged, case),) = self._judge_batch([changed_request])
             runs += judged.classifiers

@@ -83,7 +83,7 @@ class Grammar:
     @cached_property
     def names(self) -> re.Pattern[str]:
         """Return a pattern that finds the proper names of the slots in lower-case text."""
-        values = {v.lower() for slot in NAMES for v in self.slots.get(slot, ()) if "{" not in v}
+        values = {v.lower() for slot in (*NAMES, "painter") for v in self.slots.get(slot, ()) if "{" not in v}
         ordered = sorted(values, key=len, reverse=True)
         return re.compile(rf"\b(?:{'|'.join(map(re.escape, ordered))})\b") if ordered else re.compile(r"(?!)")
 
@@ -108,7 +108,7 @@ def read_grammar(folder: Path = TEMPLATES) -> Grammar:
             styles[line.strip("[]")] = []
         else:
             list(styles.values())[-1].append(line)
-    templates = []
+    templates: list[Template] = []
     for path in sorted(folder.glob("*.txt")):
         if path.stem in ("slots", "styles"):
             continue

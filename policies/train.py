@@ -34,11 +34,11 @@ from numpy.typing import NDArray
 
 from safegen.errors import ConfigError, InputError, SafegenError
 from safegen.policies import train_rows
-from safegen.policies.encoder import WEIGHTS, EncoderClassifier, open_session, open_tokenizer, read_card
+from safegen.policies.encoder import FLAG, WEIGHTS, EncoderClassifier, open_session, open_tokenizer, read_card
 from safegen.policies.normalise import fold
 from safegen.policies.templates import TEMPLATES, Grammar, Template, read_grammar
-from safegen.policies.train_measure import by_head, calibrate, figures
-from safegen.policies.train_rows import HEADS, Example, Row, example_from, example_of
+from safegen.policies.train_measure import by_head, calibrate, card_of, figures
+from safegen.policies.train_rows import HEADS, UNKNOWN, Example, Row, example_from, example_of
 
 if TYPE_CHECKING:
     from safegen.policies.train_encoder import Recipe
@@ -52,6 +52,7 @@ _ROW_WEIGHTS = {
 """How often a source is drawn, unsafe (+) and benign (-); sources that are not named here weigh one half."""
 _TOPIC_WEIGHTS = {"neutral-": 3.5, "likeness+": 1.5, "copyright+": 1.2}
 _FULL_TOPIC = 12  # lines; topics of fewer lines are drawn less often
+_TEST_PART = 3  # of the held-out collection
 _SAMPLES = 6  # prompts from each template line that is measured
 
 
@@ -62,7 +63,8 @@ def role(row: Row, part: int, left_out: Sequence[str]) -> str:
         return "train"
     if not unseen:  # half of the held-out part fits the slopes
         return "calibrate" if int(hashlib.sha256(row.text.encode()).hexdigest()[:8], 16) % 2 else "test"
-    return "calibrate" if part in (1, 2) and row.source not in left_out else "test"
+    # VBench's largest group of near-duplicates, half of its rows, lies in one part.
+    return "test" if part == _TEST_PART or row.source in left_out else "calibrate"
 
 
 def stream(rows: Sequence[Row], grammar: Grammar, *, keep_back: bool, seed: int) -> Iterator[Example]:
@@ -134,7 +136,7 @@ def build(
 
 
 def write(
-    folder: Path, graph: bytes, words: bytes, heads: Mapping[str, Mapping[str, float]], about: Mapping[str, Any]
+    folder: Path, graph: bytes, words: bytes, heads: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]
 ) -> None:
     """Write graph, tokenizer and ``encoder.json`` with the digests that loading checks."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,10 +157,8 @@ def write(
 
 def uncalibrated(graph: bytes, words: bytes) -> EncoderClassifier:
     """Return a classifier whose scores are plain sigmoids of its logits."""
-    from safegen.policies.encoder import Card
-
-    ones = np.ones(len(HEADS), np.float32)
-    return EncoderClassifier(Card("", HEADS, ones, ones * 0, "", "", ""), open_session(graph), open_tokenizer(words))
+    plain = card_of({head: {"slope": 1.0, "shift": 0.0, "ceiling": 1.0} for head in HEADS})
+    return EncoderClassifier(plain, open_session(graph), open_tokenizer(words))
 
 
 def says_of(examples: Sequence[Example]) -> NDArray[np.int8]:
@@ -167,16 +167,15 @@ def says_of(examples: Sequence[Example]) -> NDArray[np.int8]:
 
 
 def template_figures(
-    model: EncoderClassifier, heads: Mapping[str, Mapping[str, float]], grammar: Grammar
+    model: EncoderClassifier, heads: Mapping[str, Mapping[str, Any]], grammar: Grammar
 ) -> dict[str, Any]:
     """Return what is made of template lines and names that were kept from training."""
     draw = random.Random(5)  # noqa: S311
     lines = [t for t in grammar.templates if t.held_out for _ in range(_SAMPLES)]
     examples = [example_from(t, grammar, draw, held_out=True) for t in lines]
     logits = model.logits([e.text for e in examples])
-    slope, shift = (np.array([heads[h][k] for h in HEADS], np.float32) for k in ("slope", "shift"))
-    scores = 1 / (1 + np.exp(-(logits * slope + shift)))
-    reached = scores.max(1) >= 0.5
+    scores = card_of(heads).scores(logits)
+    reached = scores.max(1) >= FLAG
     topics: dict[str, Any] = {}
     for name in sorted({t.topic for t in grammar.templates}):
         entry: dict[str, Any] = {}
@@ -220,13 +219,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     if not (len(held) and kinds["video"].any()):
         raise InputError("no benign video prompts are held out to calibrate on", remedy="Give VBench's by dimension.")
+    told = says_of([example_of(r, grammar) for r in held])
+    # A row that names a known person is no false alarm of that head: it stays out of that head's level.
+    clear = np.where(told == UNKNOWN, held_logits.min(0), held_logits)
     draw = random.Random(3)  # noqa: S311
     pick = [t for t in grammar.templates if t.held_out or not keep_back]
     made = [example_from(t, grammar, draw, held_out=True if keep_back else None) for t in pick]
     heads = calibrate(
-        {kind: held_logits[mine] for kind, mine in kinds.items() if mine.any()},
+        {kind: clear[mine] for kind, mine in kinds.items() if mine.any()},
         np.concatenate([held_logits, model.logits([e.text for e in made])]),
-        np.concatenate([says_of([example_of(r, grammar) for r in held]), says_of(made)]),
+        np.concatenate([told, says_of(made)]),
     )
     test = [r for r, use in zip(rows, roles, strict=True) if use == "test"]
     about = {"recipe": asdict(recipe), "trained_on": dict(Counter(r.source for r in training)), "left_out": left_out}
@@ -237,7 +239,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         **about,
         "heads": heads,
         "calibrated_on": dict(Counter(r.source for r in held)),
-        **figures(test, scores, heads, [train_rows.collection(r) for r in test]),
+        **figures(test, scores, heads, [train_rows.origin(r, grammar) for r in test]),
         **({"held_out_templates": template_figures(model, heads, grammar)} if keep_back else {}),
     }
 

@@ -103,7 +103,9 @@ def to_onnx(weights: Arrays, layers: int, heads: int) -> bytes:
     x = g.add("Add", _table(g, weights[f"{e}.word_embeddings.weight"], "ids"), place)
     x = g.norm(x, weights, f"{e}.LayerNorm")
     present = g.add("Cast", "mask", to=TensorProto.FLOAT)
-    absent = g.add("Mul", g.add("Sub", g.constant(np.array(1, np.float32)), present), g.constant(np.float32([-1e4])))
+    absent = g.add(
+        "Mul", g.add("Sub", g.constant(np.array(1, np.float32)), present), g.constant(np.array([-1e4], np.float32))
+    )
     blocked = g.add("Unsqueeze", absent, g.constant(np.array([1, 2], np.int64)))
     for i in range(layers):
         x = _layer(g, x, blocked, weights, f"encoder.encoder.layer.{i}", heads)

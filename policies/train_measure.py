@@ -1,9 +1,10 @@
 """Calibrates the heads of a trained network and measures it on rows that it never saw.
 
-A score is ``sigmoid(slope * logit + shift)``. The slope is Platt's (1999), fitted on held-out rows with yes and no
-weighted alike. The shift fixes the prior so that 0.5 means one thing in every head: all heads together exceed it on
-one benign video prompt in a hundred, and on one harmless look-alike in twenty. Intervals are 95 % percentile
-bootstraps over rows.
+A score is ``sigmoid(slope * logit + shift)`` and means the same in every head, so that packs set one threshold for word
+rules and heads: all heads together reach 0.5 on one benign video prompt in a hundred and on one harmless look-alike in
+twenty, whichever is stricter, and 0.8 on a tenth of those; nor does a text reach 0.5 that is rather a no than a yes.
+Beside it stands Platt's (1999) calibration, fitted on held-out rows with yes and no weighted alike: the probability at
+even odds. Intervals are 95 % percentile bootstraps over rows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safegen.policies.train_rows import HEADS, NO, UNKNOWN, YES, Row
+from safegen.policies.encoder import FLAG, Card
+from safegen.policies.train_rows import CEILINGS, HEADS, NO, UNKNOWN, YES, Row
 
 FLAG_SHARES = {"video": 0.01, "lookalike": 0.05}
 """Shares of benign video prompts, and of harmless look-alikes, that may reach a flag, all heads together."""
@@ -22,8 +24,9 @@ FURTHER = {"flag": 1.0, "review": 0.3, "block": 0.1}
 """How many of those that reach a flag may reach the further thresholds."""
 _TAIL = 0.05  # share of the rows to which the tail is fitted
 _RESAMPLES = 500
-_MIN_YES = 8  # fewer held-out yeses fit no slope
-_DEFAULT_SLOPE = 0.6
+_MIN_YES = 8  # fewer held-out yeses fit nothing
+_BLOCK_SCORE = 0.8
+_SLOPES = 0.2, 2.0
 
 
 def level_of(logits: NDArray[np.float32], share: float) -> NDArray[np.float32]:
@@ -45,43 +48,56 @@ def share_a_head(logits: NDArray[np.float32], together: float) -> float:
         each = (low + high) / 2
         exceeded = (logits > level_of(logits, each)).any(1).mean()
         low, high = (each, high) if exceeded <= together else (low, each)
-    return max(low, together / (20 * logits.shape[1]))
+    return float(max(low, together / (20 * logits.shape[1])))
 
 
-def slope_of(logit: NDArray[np.float32], yes: NDArray[np.bool_]) -> float:
-    """Return Platt's slope, yes and no weighted alike; a plain default where there are too few of either."""
+def platt(logit: NDArray[np.float32], yes: NDArray[np.bool_]) -> tuple[float, float] | None:
+    """Return Platt's slope and shift, yes and no weighted alike; None where there are too few of either."""
     from sklearn.linear_model import LogisticRegression
 
     if min(int(yes.sum()), int((~yes).sum())) < _MIN_YES:
-        return _DEFAULT_SLOPE
+        return None
     model = LogisticRegression(C=1.0, class_weight="balanced").fit(logit[:, None], yes)
-    return float(np.clip(model.coef_[0, 0], 0.2, 2.0))
+    return round(float(model.coef_[0, 0]), 5), round(float(model.intercept_[0]), 5)
+
+
+def card_of(heads: Mapping[str, Mapping[str, Any]]) -> Card:
+    """Return the description of heads, of no weights yet."""
+    slope, shift, ceiling = (np.array([heads[h][k] for h in HEADS], np.float32) for k in ("slope", "shift", "ceiling"))
+    return Card("", HEADS, slope, shift, ceiling, "", "", "")
 
 
 def calibrate(
     benign: Mapping[str, NDArray[np.float32]], logits: NDArray[np.float32], says: NDArray[np.int8]
-) -> dict[str, dict[str, float]]:
-    """Return slope, shift and recommended thresholds of each head.
+) -> dict[str, dict[str, Any]]:
+    """Return slope, shift and recommended thresholds of each head, and Platt's calibration as ``probability``.
 
     ``benign``: logits [N, heads] of the kinds in ``FLAG_SHARES``, those that there are rows of; ``logits`` and ``says``
     [M, heads]: held-out rows of all kinds.
     """
     shares = {kind: share_a_head(rows, FLAG_SHARES[kind]) for kind, rows in benign.items()}
-    levels = {
-        name: np.max([level_of(rows, shares[kind] * part) for kind, rows in benign.items()], axis=0)
-        for name, part in FURTHER.items()
-    }
-    heads: dict[str, dict[str, float]] = {}
+    by_kind = [[level_of(rows, shares[kind] * part) for part in FURTHER.values()] for kind, rows in benign.items()]
+    flag = np.max([levels[0] for levels in by_kind], axis=0)
+    # How far beyond the flag the further thresholds lie: where the tails are longest.
+    beyond = np.max([[level - levels[0] for level in levels] for levels in by_kind], axis=0)
+    heads: dict[str, dict[str, Any]] = {}
     for at, head in enumerate(HEADS):
         known = says[:, at] != UNKNOWN
-        slope = slope_of(logits[known, at], says[known, at] == YES)
-        shift = -slope * float(levels["flag"][at])
-        score = {name: 1 / (1 + np.exp(-(slope * float(level[at]) + shift))) for name, level in levels.items()}
+        probability = platt(logits[known, at], says[known, at] == YES)
+        if probability is not None:  # nor is anything flagged that is rather a no than a yes
+            flag[at] = max(flag[at], -probability[1] / max(probability[0], 1e-3))
+        slope = float(np.clip(np.log(_BLOCK_SCORE / (1 - _BLOCK_SCORE)) / max(beyond[-1, at], 1e-3), *_SLOPES))
+        shift = -slope * float(flag[at])
         heads[head] = {
             "slope": round(slope, 5),
             "shift": round(shift, 5),
-            **{f"{name}_at": round(float(value), 3) for name, value in score.items()},
+            "ceiling": CEILINGS.get(head, 1.0),
+            "probability": probability,
         }
+    card = card_of(heads)
+    for name, further in zip(FURTHER, beyond, strict=True):
+        for head, score in zip(HEADS, card.scores(flag + further), strict=True):
+            heads[head][f"{name}_at"] = round(float(score), 3)
     return heads
 
 
@@ -120,12 +136,12 @@ def share(reached: NDArray[np.bool_]) -> list[float] | None:
 
 
 def figures(
-    rows: Sequence[Row], scores: NDArray[np.float32], heads: Mapping[str, Mapping[str, float]], origin: Sequence[str]
+    rows: Sequence[Row], scores: NDArray[np.float32], heads: Mapping[str, Mapping[str, Any]], origin: Sequence[str]
 ) -> dict[str, Any]:
     """Return figures per source and category: ``scores`` [rows, heads] are calibrated, ``origin`` names collections."""
     top = scores.max(1)
     level = np.array([heads[h]["review_at"] for h in HEADS]), np.array([heads[h]["block_at"] for h in HEADS])
-    reached = {"flag": top >= 0.5, "review": (scores >= level[0]).any(1), "block": (scores >= level[1]).any(1)}
+    reached = {"flag": top >= FLAG, "review": (scores >= level[0]).any(1), "block": (scores >= level[1]).any(1)}
     unsafe, lookalike = np.array([r.unsafe for r in rows]), np.array([r.lookalike for r in rows])
     source = np.array(origin)
     video = top[(source == "VBench") & ~unsafe]

@@ -28,6 +28,12 @@ TEMPORAL = ("temporal_sequence", "temporal_change", "temporal_context")
 HEADS = (*SEVERE, *SOFT, *TEMPORAL, GENERAL)
 """``general`` is anything severe or temporal; the soft heads are what a policy may well allow."""
 
+CEILINGS = {
+    "likeness": 0.65, "political": 0.65, "copyright": 0.65, "political_deception": 0.59,
+    "suggestive": 0.85, "privacy": 0.85, "misinformation": 0.9,
+}  # fmt: skip
+"""The highest score of heads that see a subject, and can seldom tell what is done with it; 1 for all others."""
+
 LABELS = {
     "sexual": "sexual", "violence": "violence", "self_harm": "self_harm", "self-harm": "self_harm",
     "illegal_activities": "illegal", "illegal activity": "illegal", "discrimination": "hate", "hate": "hate",
@@ -49,6 +55,7 @@ _RELATED = {
     "copyright": ("likeness", "illegal"), "privacy": ("illegal", "likeness", "ncii", "political"),
     "temporal_sequence": (*SEVERE, *SOFT), "temporal_change": (*SEVERE, *SOFT), "temporal_context": (*SEVERE, *SOFT),
 }  # fmt: skip
+_NAMES_PEOPLE = ("benign_sensitive/privacy_public", "benign_sensitive/privacy_individual")
 _SHINGLE = 8  # words in a row that two texts must share to count as near-duplicates
 _WEAK_WEIGHT = 0.5  # I2P's labels were made from pictures, not from the words
 WEAK_SOURCES = ("I2P", "Ring-A-Bell")
@@ -90,6 +97,12 @@ def collection(row: Row) -> str:
     if row.source != "VBench" or is_held_out_collection(row):
         return row.source
     return "VBench-2.0" if row.part.startswith("VBench-2.0") else "VBench by category"
+
+
+def origin(row: Row, grammar: Grammar) -> str:
+    """Return a row's collection; benign rows that name known people or works stand apart, for soft heads see them."""
+    named = not row.unsafe and not row.lookalike and grammar.names.search(fold(row.text).text)
+    return f"{collection(row)}, known names" if named else collection(row)
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -166,6 +179,8 @@ def example_of(row: Row, grammar: Grammar) -> Example:
     if not row.unsafe:
         says = np.full(len(HEADS), NO, np.int8)
         _mask_names(text, says, grammar)
+        if row.category in _NAMES_PEOPLE:
+            says[HEADS.index("likeness")] = UNKNOWN
         return Example(text, says)
     label = LABELS.get(row.category)
     says = _says([label] if label else [], sure=False)

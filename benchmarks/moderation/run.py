@@ -26,16 +26,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safegen.policies.encoder import WEIGHTS, EncoderClassifier
+from safegen.policies.encoder import FLAG, WEIGHTS, EncoderClassifier
 from safegen.policies.engine import Engine, Request
 from safegen.policies.normalise import fold, views_of
+from safegen.policies.templates import read_grammar
 from safegen.policies.train import role
 from safegen.policies.train_measure import auroc, figures, share
-from safegen.policies.train_rows import Row, collection, read_rows, split
+from safegen.policies.train_rows import Row, collection, origin, read_rows, split
 from safegen.types import Action, Decision
 
 HERE = Path(__file__).parent
-FLAG = 0.5
 DISGUISED = 200  # prompts of each kind that are disguised in every way
 BATCHES = (1, 4, 16, 64, 256)
 
@@ -71,10 +71,16 @@ def top(encoder: EncoderClassifier, texts: Sequence[str]) -> NDArray[np.float32]
     return np.array([max((h.score for h in hits), default=0.0) for hits in found], np.float32)
 
 
-def hand_written(encoder: EncoderClassifier, engine: Engine) -> dict[str, Any]:
-    """Return figures on the prompts written by hand for this benchmark, of which no training saw any."""
-    lines = (HERE / "hand_written.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+def hand_written_rows() -> list[dict[str, Any]]:
+    """Return the prompts written by hand for this benchmark. No training saw any.
+
+    Those of the set "development" were looked at while the templates grew; those of "test" were not.
+    """
+    return [json.loads(line) for line in (HERE / "hand_written.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def hand_written(encoder: EncoderClassifier, engine: Engine, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return figures on prompts written by hand."""
     scores = top(encoder, [r["text"] for r in rows])
     unsafe, kind = np.array([r["label"] == 1 for r in rows]), np.array([r["category"] for r in rows])
     decided = engine.judge_many([r["text"] for r in rows])
@@ -96,8 +102,7 @@ def hand_written(encoder: EncoderClassifier, engine: Engine) -> dict[str, Any]:
 
 def disguised(encoder: EncoderClassifier, engine: Engine, rows: Sequence[Row]) -> dict[str, Any]:
     """Return what is left of recall, and what comes of benign prompts, after each disguise."""
-    lines = (HERE / "hand_written.jsonl").read_text(encoding="utf-8").splitlines()
-    written = [r["text"] for r in map(json.loads, lines) if r["label"] == 1]
+    written = [r["text"] for r in hand_written_rows() if r["label"] == 1]
     unsafe = [*written, *(r.text for r in rows if r.unsafe and r.source == "OVERT")][:DISGUISED]
     benign = [r.text for r in rows if collection(r) == "VBench"][::7][:DISGUISED]
     report = {}
@@ -173,6 +178,25 @@ def pair(value: Sequence[float] | None) -> str:
     return "-" if value is None else f"{value[0]:.3f} ({value[1]:.3f} to {value[2]:.3f})"
 
 
+def _written(name: str, part: dict[str, Any]) -> list[str]:
+    """Return the tables of one set of hand-written prompts."""
+    lines = [
+        "",
+        f"## Prompts written by hand: {name}",
+        "",
+        f"AUROC {pair(part['auroc'])}; benign that reach a flag {pair(part['benign_that_reach_flag'])}; "
+        f"macro recall {part['macro_recall_at_flag']:.3f}.",
+        "",
+        "| kind | n | reach flag | engine: flag | review | block |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, entry in part["kinds"].items():
+        done = entry["engine"]
+        cells = " | ".join(f"{done[a]:.2f}" for a in ("flag", "review", "block"))
+        lines.append(f"| {kind} | {done['n']} | {pair(entry['reach_flag'])} | {cells} |")
+    return lines
+
+
 def markdown(report: dict[str, Any]) -> str:
     """Return the report as tables for people."""
     own, written, fast = report["classifier"], report["hand_written"], report["speed"]
@@ -195,19 +219,9 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [
         f"| all | {pair(own['auroc_unsafe_against_benign_video'])} |",
         f"| OVERT, against its look-alikes | {pair(own['auroc_overt_unsafe_against_lookalikes'])} |",
-        "",
-        "## Prompts written by hand for this benchmark",
-        "",
-        f"AUROC {pair(written['auroc'])}; benign that reach a flag {pair(written['benign_that_reach_flag'])}; "
-        f"macro recall {written['macro_recall_at_flag']:.3f}.",
-        "",
-        "| kind | n | reach flag | engine: flag | review | block |",
-        "|---|---|---|---|---|---|",
     ]
-    for name, entry in written["kinds"].items():
-        done = entry["engine"]
-        cells = " | ".join(f"{done[a]:.2f}" for a in ("flag", "review", "block"))
-        lines.append(f"| {name} | {done['n']} | {pair(entry['reach_flag'])} | {cells} |")
+    for name, part in written.items():
+        lines += _written(name, part)
     lines += [
         "",
         "## Disguises",
@@ -254,6 +268,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="folder of the reports")
     options = parser.parse_args()
     rows = read_rows(options.data)
+    grammar = read_grammar()
     card = json.loads((options.weights / "encoder.json").read_text(encoding="utf-8"))
     roles = [role(r, p, card["left_out"]) for r, p in zip(rows, split(rows), strict=True)]
     test = [r for r, use in zip(rows, roles, strict=True) if use == "test"]
@@ -268,8 +283,11 @@ def main() -> int:
         "weights": {"version": encoder.version, "sha256": encoder.weights_sha256},
         "test_rows": len(test),
         "load_ms": load_ms,
-        "classifier": figures(test, scores, card["heads"], [collection(r) for r in test]),
-        "hand_written": hand_written(encoder, engine),
+        "classifier": figures(test, scores, card["heads"], [origin(r, grammar) for r in test]),
+        "hand_written": {
+            name: hand_written(encoder, engine, [r for r in hand_written_rows() if r["set"] == name])
+            for name in ("test", "development")
+        },
         "disguises": disguised(encoder, engine, test),
         "engine": engine_actions(engine, test),
         "speed": speed(encoder, engine, test),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from safegen.errors import BlockedError, InputError, PolicyError
-from safegen.policies.classifier import WEIGHTS, NgramClassifier
+from safegen.policies.encoder import EncoderClassifier
 from safegen.policies.engine import FRAME_CLASSIFIERS, TEXT_CLASSIFIERS, Engine, Request
 from safegen.policies.frames import NUDENET_CLASSES, NudeNet, sample_times
 from safegen.policies.hits import Hit
@@ -105,7 +105,7 @@ def test_age_cue_beside_a_sexual_cue_blocks_without_a_span(lexicon: Lexicon) -> 
     lists |= {"age_cues": ("agecue",), "nudity": ("bodycue",)}
     placeholder = Lexicon(lists, lexicon.rules, "0" * 64, "test")
     engine = Engine(
-        load_pack("default"), text_classifiers={"lexicon": lambda: placeholder, "ngram": NgramClassifier.load}
+        load_pack("default"), text_classifiers={"lexicon": lambda: placeholder, "encoder": EncoderClassifier.load}
     )
     prompt = "an agecue and then, much later in the text, far away from it, after many words, a bodycue"
     decision = engine.judge(Request(prompt))
@@ -192,7 +192,10 @@ def test_decision_names_policy_and_classifiers_and_never_the_prompt(engine: Engi
     assert prompt not in text
     assert "umbrella" not in text
     assert decision.policy_sha256 == engine.pack.sha256
-    assert [(r.name, r.status) for r in decision.classifiers] == [("lexicon", RunStatus.RAN), ("ngram", RunStatus.RAN)]
+    assert [(r.name, r.status) for r in decision.classifiers] == [
+        ("lexicon", RunStatus.RAN),
+        ("encoder", RunStatus.RAN),
+    ]
     assert all(r.version and r.weights_sha256 and r.milliseconds > 0 for r in decision.classifiers)
 
 
@@ -243,7 +246,7 @@ def test_image_that_is_no_rgb_array_is_an_input_error(engine: Engine, image: obj
 class _Fake:
     """A text classifier that misbehaves on purpose."""
 
-    name, version, weights_sha256 = "ngram", "test", "0" * 64
+    name, version, weights_sha256 = "encoder", "test", "0" * 64
 
     def __init__(self, score: Callable[[int], list[list[Hit]]]) -> None:
         self._score = score
@@ -274,50 +277,13 @@ def _hit(value: float) -> Callable[[int], list[list[Hit]]]:
     ids=["raises", "nan", "inf", "negative", "above_one", "no_result", "too_many_results"],
 )
 def test_classifier_that_fails_blocks(score: Callable[[int], list[list[Hit]]]) -> None:
-    engine = Engine(load_pack("default"), text_classifiers={**TEXT_CLASSIFIERS, "ngram": lambda: _Fake(score)})
+    engine = Engine(load_pack("default"), text_classifiers={**TEXT_CLASSIFIERS, "encoder": lambda: _Fake(score)})
     decision = engine.judge(Request(BENIGN[0]))
     assert decision.action is Action.BLOCK
     assert [(r.name, r.status) for r in decision.classifiers] == [
         ("lexicon", RunStatus.RAN),
-        ("ngram", RunStatus.FAILED),
+        ("encoder", RunStatus.FAILED),
     ]
-
-
-@pytest.fixture
-def weights_copy(tmp_path: Path) -> Path:
-    for name in ("ngram.json", "ngram.npz"):
-        shutil.copy(WEIGHTS / name, tmp_path / name)
-    return tmp_path
-
-
-def _flip(path: Path) -> None:
-    body = bytearray(path.read_bytes())
-    body[len(body) // 2] ^= 1
-    path.write_bytes(body)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda f: _flip(f / "ngram.npz"),
-        lambda f: (f / "ngram.npz").unlink(),
-        lambda f: (f / "ngram.json").unlink(),
-        lambda f: (f / "ngram.json").write_text("{}"),
-        lambda f: (f / "ngram.json").write_text("not json"),
-        lambda f: (f / "ngram.json").write_text((f / "ngram.json").read_text().replace('"sexual",', "")),
-    ],
-    ids=["altered", "missing", "no_card", "empty_card", "no_json", "a_category_short"],
-)
-def test_damaged_weights_do_not_load_and_block(weights_copy: Path, damage: Callable[[Path], object]) -> None:
-    damage(weights_copy)
-    with pytest.raises(PolicyError):
-        NgramClassifier.load(weights_copy)
-    engine = Engine(
-        load_pack("default"), text_classifiers={**TEXT_CLASSIFIERS, "ngram": lambda: NgramClassifier.load(weights_copy)}
-    )
-    decision = engine.judge(Request(BENIGN[0]))
-    assert decision.action is Action.BLOCK
-    assert decision.classifiers[-1].status is RunStatus.FAILED
 
 
 @pytest.mark.parametrize("damage", ["rules.yaml", "gore.txt"])
@@ -482,7 +448,7 @@ def test_judging_a_prompt_loads_no_heavy_library() -> None:
     code = (
         "import sys; from safegen.policies import Engine, Request\n"
         "assert not Engine.load().judge(Request('a red ball')).action.stops\n"
-        "heavy = {'torch', 'transformers', 'diffusers', 'cv2', 'onnxruntime', 'sklearn', 'scipy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'diffusers', 'cv2', 'sklearn', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

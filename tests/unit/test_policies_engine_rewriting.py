@@ -72,7 +72,9 @@ def test_what_no_rewriting_makes_pass_is_blocked(engine: Engine) -> None:
     assert decision.reasons[0].category == "rewrite_failed"
     names = (
         "Maria Kowalski walks in the green park while Hiroshi Tanaka is sitting on the long wooden bench, John Miller "
-        "is looking at the small white boats on the lake, and Susan Baker is flying a big red kite on the beach"
+        "is looking at the small white boats on the lake, Susan Baker is flying a big red kite on the beach, Thomas "
+        "Clark is painting the old wooden fence, Laura Moreno is feeding ducks near the bridge, Kevin Wright is "
+        "reading the morning paper in the shade, and Emily Turner is carrying a basket of apples up the hill"
     )
     assert engine.judge(Request(names)).action is Action.BLOCK  # more rounds than the pack allows
 
@@ -91,7 +93,7 @@ def test_match_in_another_text_cannot_be_rewritten(engine: Engine) -> None:
 
 
 class Placeless:
-    name, version, weights_sha256 = "ngram", "1", "0" * 64
+    name, version, weights_sha256 = "encoder", "1", "0" * 64
 
     def score(self, texts: Any) -> Any:
         from safegen.policies.hits import Hit
@@ -100,7 +102,7 @@ class Placeless:
 
 
 def test_match_without_a_place_blocks() -> None:
-    engine = Engine(load_pack("rewrite"), text_classifiers={"lexicon": Lexicon.load, "ngram": Placeless})
+    engine = Engine(load_pack("rewrite"), text_classifiers={"lexicon": Lexicon.load, "encoder": Placeless})
     assert engine.judge(Request("a quiet river in the morning")).action is Action.BLOCK
 
 
@@ -160,6 +162,8 @@ def test_text_is_not_in_clear_where_the_word_rules_did_not_run(tmp_path: Path) -
             raise RuntimeError
 
     pack = load_pack(clear_pack(tmp_path))
-    decision = Engine(pack, text_classifiers={"lexicon": Broken, "ngram": Placeless}).judge(Request("a tree on a hill"))
+    decision = Engine(pack, text_classifiers={"lexicon": Broken, "encoder": Placeless}).judge(
+        Request("a tree on a hill")
+    )
     assert decision.words_withheld
     assert "text" not in text_records(pack, decision, [("prompt", "a tree on a hill")], KEY)["prompt"]

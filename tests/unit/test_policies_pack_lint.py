@@ -148,7 +148,7 @@ def test_overlay_adds_classifiers_and_cannot_drop_the_word_rules(tmp_path: Path)
     pack = load_pack(write(tmp_path, "extends: default\ntext:\n  classifiers: [{use: llamaguard, path: /x}]\n"))
     assert pack.text_classifiers == (*load_pack("default").text_classifiers, "llamaguard")
     whole = dict(load_pack("default").document)
-    whole["text"] = {"classifiers": ["ngram"]}
+    whole["text"] = {"classifiers": ["encoder"]}
     path = tmp_path / "without.yaml"
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"text\.classifiers: must hold lexicon"):

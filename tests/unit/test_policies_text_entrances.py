@@ -33,7 +33,7 @@ STOPPING = [name for name in ENTRANCES if name != "negative_prompt"]
 class Faulty:
     """A text classifier that misbehaves when it reads one word."""
 
-    name, version, weights_sha256 = "ngram", "test", "0" * 64
+    name, version, weights_sha256 = "encoder", "test", "0" * 64
 
     def __init__(self, fault: Callable[[list[list[Hit]]], Any]) -> None:
         self._fault = fault
@@ -69,11 +69,11 @@ FAULTS: dict[str, Callable[[list[list[Hit]]], Any]] = {
 def test_a_guard_that_fails_on_any_text_blocks(fault: str, entrance: str) -> None:
     pack = load_pack("default")
     pack = replace(pack, specs=tuple(replace(s, time_limit_s=0.3) for s in pack.specs if s.name in TEXT_CLASSIFIERS))
-    engine = Engine(pack, text_classifiers={**TEXT_CLASSIFIERS, "ngram": lambda: Faulty(FAULTS[fault])})
+    engine = Engine(pack, text_classifiers={**TEXT_CLASSIFIERS, "encoder": lambda: Faulty(FAULTS[fault])})
     assert engine.judge(ENTRANCES[entrance](PROMPT)).action is Action.ALLOW
     decision = engine.judge(ENTRANCES[entrance](f"{PROMPT} with {WORD}"))
     assert decision.action is Action.BLOCK
-    assert RunStatus.FAILED in {r.status for r in decision.classifiers if r.name == "ngram"}
+    assert RunStatus.FAILED in {r.status for r in decision.classifiers if r.name == "encoder"}
     assert "classifier_failed" in {r.category for r in decision.reasons}
 
 

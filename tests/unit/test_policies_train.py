@@ -14,7 +14,7 @@ from safegen.policies.encoder import EncoderClassifier, open_session, open_token
 from safegen.policies.normalise import views_of
 from safegen.policies.templates import Template, read_grammar
 from safegen.policies.train import main, role
-from safegen.policies.train_measure import auroc, calibrate, level_of, share_a_head
+from safegen.policies.train_measure import auroc, calibrate, card_of, level_of, share_a_head
 from safegen.policies.train_rows import (
     HEADS,
     NO,
@@ -120,12 +120,13 @@ def test_score_of_one_half_is_the_flag_level_and_levels_rise() -> None:
     unsafe = draw.normal(4, 2, (300, len(HEADS))).astype(np.float32)
     told = np.concatenate([np.full((3000, len(HEADS)), NO, np.int8), np.full((300, len(HEADS)), YES, np.int8)])
     heads = calibrate({"video": video}, np.concatenate([video, unsafe]), told)
-    for at, head in enumerate(HEADS):
-        entry = heads[head]
+    for entry in heads.values():
         assert entry["flag_at"] == pytest.approx(0.5, abs=0.01)
-        assert entry["flag_at"] <= entry["review_at"] <= entry["block_at"]
-        score = 1 / (1 + np.exp(-(entry["slope"] * unsafe[:, at] + entry["shift"])))
-        assert (score > 0.5).mean() > 0.9
+        assert entry["flag_at"] <= entry["review_at"] <= entry["block_at"] <= entry["ceiling"]
+    assert heads["gore"]["block_at"] == pytest.approx(0.8, abs=0.01)
+    scores = card_of(heads).scores(unsafe)
+    assert (scores >= 0.5).mean() > 0.9
+    assert scores[:, HEADS.index("likeness")].max() <= heads["likeness"]["ceiling"] < 0.7
 
 
 def test_auroc_is_that_of_the_textbook() -> None:
