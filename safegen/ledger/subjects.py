@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Connection, func, insert, select
 from sqlalchemy import text as sql
 
-from safegen.errors import InputError, KeyStoreError, LedgerDamagedError, LedgerError
+from safegen.errors import InputError, KeyStoreError, LedgerBusyError, LedgerDamagedError, LedgerError
 from safegen.keys import wrapping
 from safegen.ledger.database import reading, writing
 from safegen.ledger.entry import Entry, Event
@@ -112,16 +112,19 @@ class Personal:
     def append(self, event: Event, subject: str, fields: Mapping[str, Json]) -> Receipt:
         """Append an event whose body commits to personal fields of ``subject``, and keep these encrypted.
 
-        The fields are written first: an entry never names a record that was not there. Where the append fails they are
-        taken back. Raises as ``Ledger.append``; InputError for a subject without a name; KeyStoreError where the
-        wrapping key is missing, or another one than this ledger's.
+        The fields are written first: an entry never names a record that was not there. Where the event was refused they
+        are taken back; where nobody knows (a lost connection) they stay, without an entry. Raises as ``Ledger.append``;
+        InputError for a subject without a name; KeyStoreError where the wrapping key is missing, or another one than
+        this ledger's.
         """
+        from safegen.ledger.writing import RefusedError
+
         if not fields:
             return self._ledger.append(event)
         personal = self._deposit(check_subject(subject), fields)
         try:
             return self._ledger.append(replace(event, body={**event.body, PERSONAL: personal}))
-        except BaseException:
+        except (RefusedError, LedgerBusyError):
             with writing(self._ledger._engine) as connection:
                 guard(connection)
                 table = personal_fields.c

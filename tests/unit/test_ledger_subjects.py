@@ -14,7 +14,7 @@ from safegen.errors import InputError, KeyStoreError, LedgerDamagedError, Ledger
 from safegen.keys import KeyStore
 from safegen.keys.wrapping import FILE
 from safegen.ledger import Event, Ledger
-from safegen.ledger.subjects import State, states
+from safegen.ledger.subjects import Personal, State, states
 from safegen.settings import Home
 from tests.postgres import DATABASES, database
 from tests.unit.privacy_samples import ADA, FIELDS, WORDS, blocked, make_home, opened, raw, rows, write
@@ -94,6 +94,46 @@ def test_where_the_append_fails_nothing_is_kept(home: Home) -> None:
             personal.append(generated, ADA, FIELDS)
         assert {h.entry for h in personal.held(ADA)} == {0, 1}
         assert ledger.count() == 2
+
+
+@pytest.mark.parametrize("failure", [LedgerError("the connection was lost"), KeyboardInterrupt()])
+def test_where_nobody_knows_whether_the_entry_came_the_fields_stay(
+    home: Home, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    """The entry may yet come from the queue, and it must not miss them."""
+    sent: list[Event] = []
+
+    def fail(event: Event) -> None:
+        sent.append(event)
+        raise failure
+
+    with opened(home) as (ledger, personal):
+        with monkeypatch.context() as patched:
+            patched.setattr(ledger, "append", fail)
+            with pytest.raises(type(failure)):
+                personal.append(blocked(), ADA, FIELDS)
+        assert {h.entry for h in personal.held(ADA)} == {None}
+        index = ledger.append(sent[0]).index
+        assert personal.opened(ledger.get(index)) == FIELDS
+
+
+@pytest.mark.parametrize("mode", ["inline", "sequenced"])
+def test_batches_and_both_modes_of_writing_place_records(tmp_path: Path, mode: str) -> None:
+    with database("postgresql", tmp_path) as url:
+        home = make_home(tmp_path, url)
+        keys = KeyStore.load(home)
+        with Ledger.open(url, key=keys.ledger_key, origin=keys.ledger_name, mode=mode) as ledger:
+            personal = Personal(ledger, home)
+            said = [personal._deposit(f"account:{n}", FIELDS) for n in range(3)]
+            ledger.append_many([Event("blocked", f"{n:016x}", {"personal": one}) for n, one in enumerate(said)])
+            personal.append(blocked(9), ADA, FIELDS)
+            assert [personal.held(name)[0].entry for name in ("account:0", "account:1", "account:2", ADA)] == [
+                0,
+                1,
+                2,
+                3,
+            ]
+            assert ledger.verify().ok
 
 
 def test_a_crash_between_field_and_entry_leaves_what_is_shown_and_no_entry(sqlite_home: Home) -> None:
@@ -265,8 +305,6 @@ def test_writers_of_one_subject_share_its_key(home: Home) -> None:
 
 
 def test_a_read_only_ledger_opens_fields(home: Home) -> None:
-    from safegen.ledger.subjects import Personal
-
     write(home)
     with Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
         assert Personal(ledger, home).opened(ledger.get(0)) == FIELDS
