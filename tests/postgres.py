@@ -111,6 +111,8 @@ def _start(binaries: Path, folder: Path) -> str:
     )  # fmt: skip
     quick = {"listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off", "full_page_writes": "off",
              "synchronous_commit": "off", "shared_buffers": "128MB", "max_connections": "50"}  # fmt: skip
+    if os.environ.get("SAFEGEN_TEST_POSTGRES_DURABLE"):  # for measurements: as a server is really run
+        quick = {name: quick[name] for name in ("listen_addresses", "unix_socket_directories", "shared_buffers")}
     options = [text for name, value in quick.items() for text in ("-c", f"{name}={value}")]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

@@ -17,6 +17,7 @@ from safegen.ledger.facts import FactsCheck, day_from, facts_from
 from safegen.ledger.models import checkpoints, entries, head, nodes, submissions
 from safegen.ledger.proof import TILE_LEVELS
 from safegen.ledger.rows import EntryRow, NoteRow, Said, closer_look, column_faults, entry_rows, note_rows, quick_look
+from safegen.ledger.statements import Statement
 from safegen.ledger.views import missing_views
 
 _PAGE = 1000
@@ -277,7 +278,7 @@ class _Audit:
 
     def _check_keys(self) -> None:
         """Compare the table of idempotency keys with the entries: each key leads to the first entry that has it."""
-        rows = self._connection.exec_driver_sql("SELECT key, entry FROM submissions")
+        rows = Statement(select(submissions), self._connection.dialect).fetch_all(self._connection)
         for key, entry in rows:
             self._keys -= hash((key, entry))
         if self._keys == 0:

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, String, Table, insert, select, text
+from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, String, Table, bindparam, insert, select, text
 
 from safegen.ledger.entry import Event, EventKind
 from safegen.ledger.models import Big, entries, metadata
+from safegen.ledger.statements import Statement
 from safegen.types import Json
 
 MOST_CHARACTERS: Final = 512
@@ -136,6 +137,8 @@ class FactsCheck:
         self._add = add
         self._counts: dict[tuple[str, ...], int] = {}
         self._stored: dict[int, set[Fact]] = {}
+        low, high = entry_facts.c.entry >= bindparam("low"), entry_facts.c.entry < bindparam("high")
+        self._window = Statement(select(entry_facts).where(low, high), connection.dialect)
         self._until = -1  # facts of the entries before this one have been read
 
     def entry(self, index: int, day: tuple[str, ...], wanted: frozenset[Fact]) -> None:
@@ -165,10 +168,9 @@ class FactsCheck:
     def _facts(self, index: int) -> set[Fact] | frozenset[Fact]:
         if index >= self._until:
             self._until = index + _WINDOW
-            query = select(entry_facts).where(entry_facts.c.entry >= index, entry_facts.c.entry < self._until)
             self._stored = {}
-            for row in self._connection.execute(query):
-                self._stored.setdefault(row.entry, set()).add((row.name, row.value))
+            for entry, name, value in self._window.fetch_all(self._connection, {"low": index, "high": self._until}):
+                self._stored.setdefault(entry, set()).add((name, value))
         return self._stored.get(index, _NOTHING)
 
 

@@ -89,10 +89,11 @@ class TreeReader:
     def row(self, level: int, first: int, count: int) -> list[bytes]:
         """Return the stored hashes of ``count`` nodes from ``first`` on; ``level`` is a multiple of ``TILE_LEVELS``."""
         if level == 0:
-            key, value, where = entries.c.idx, entries.c.leaf_hash, entries.c.idx >= 0
+            key, value = entries.c.idx, entries.c.leaf_hash
+            query = select(value).where(key >= first, key < first + count).order_by(key)
         else:
-            key, value, where = nodes.c.position, nodes.c.hash, nodes.c.level == level
-        query = select(value).where(where, key >= first, key < first + count).order_by(key)
+            key, value = nodes.c.position, nodes.c.hash
+            query = select(value).where(nodes.c.level == level, key >= first, key < first + count).order_by(key)
         try:
             row = [bytes.fromhex(h) for (h,) in self._connection.execute(query)]
         except (ValueError, TypeError) as exc:

@@ -125,8 +125,8 @@ def _pages(connection: Connection, table: Table, key: str) -> Iterator[tuple[Any
     column = table.c[key]
     first = Statement(select(table).order_by(column).limit(_PAGE), connection.dialect)
     after = Statement(select(table).where(column > bindparam("last")).order_by(column).limit(_PAGE), connection.dialect)
-    rows = first.run(connection).fetchall()
+    rows = first.fetch_all(connection)
     place = list(table.c.keys()).index(key)
     while rows:
         yield from rows
-        rows = after.run(connection, {"last": rows[-1][place]}).fetchall()
+        rows = after.fetch_all(connection, {"last": rows[-1][place]})

@@ -94,10 +94,14 @@ class Sequencer:
             answers |= _fetch(driver, [name for name in names if name not in answers])
 
     def _withdraw(self, driver: Any, names: list[str], why: LedgerError) -> dict[str, Outcome]:
-        """Take back what nobody recorded; what is being recorded just now is waited for."""
+        """Take back what nobody recorded; what is being recorded just now is waited for.
+
+        A row that is gone was in a round of ours whose end we did not see: that is not known either.
+        """
         query = "DELETE FROM pending WHERE id = ANY(%s) RETURNING id, outcome"
         with driver.cursor() as cursor:
-            return {name: _read(text) if text else why for name, text in cursor.execute(query, [names])}
+            there = cursor.execute(query, [names]).fetchall()
+        return dict.fromkeys(names, why) | {name: _read(text) if text else why for name, text in there}
 
     # -- integrating --------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ append more than the database does.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -29,6 +30,25 @@ class Statement:
         cursor: Any = connection.connection.cursor()
         cursor.execute(self.text, self._values(values or {}))
         return cursor
+
+    def fetch_all(self, connection: Connection, values: Values | None = None) -> list[tuple[Any, ...]]:
+        """Execute it and return all rows. Text that is no UTF-8 comes with surrogates, as everywhere in the ledger.
+
+        SQLite's driver decodes by itself first: a function of ours that it calls for every text takes longer than all
+        else. Where it cannot, the file is damaged, and the rows are read once more with that function.
+        """
+        driver: Any = connection.connection.driver_connection
+        lenient = getattr(driver, "text_factory", None)
+        if lenient in (None, str):
+            return list(self.run(connection, values).fetchall())
+        driver.text_factory = str
+        try:
+            return list(self.run(connection, values).fetchall())
+        except sqlite3.OperationalError:
+            driver.text_factory = lenient
+            return list(self.run(connection, values).fetchall())
+        finally:
+            driver.text_factory = lenient
 
     def run_many(self, connection: Connection, rows: Sequence[Values]) -> None:
         """Execute it for each row; nothing is done where there is none."""
