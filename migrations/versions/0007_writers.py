@@ -20,11 +20,12 @@ branch_labels: str | None = None
 depends_on: str | None = None
 
 _PAGE = 1000
-_OLD_CHECKPOINTS = (
-    "CREATE TRIGGER checkpoints_only_append BEFORE INSERT ON checkpoints WHEN"
-    " NEW.size IS NOT (SELECT coalesce(max(size), 0) + 1 FROM checkpoints)"
-    " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: INSERT into checkpoints refused'); END"
-)
+_REWRITTEN = {  # what revision 0001 made
+    "entries": "NEW.idx IS NOT (SELECT coalesce(max(idx) + 1, 0) FROM entries) OR (NEW.kind = 'generated' AND"
+    " EXISTS (SELECT 1 FROM entries WHERE content_id = NEW.content_id AND kind = 'generated'))",
+    "checkpoints": "NEW.size IS NOT (SELECT coalesce(max(size), 0) + 1 FROM checkpoints)",
+    "nodes": "EXISTS (SELECT 1 FROM nodes WHERE level = NEW.level AND position = NEW.position)",
+}
 
 
 def upgrade() -> None:
@@ -46,7 +47,8 @@ def upgrade() -> None:
     _fill(submissions)
     dialect = op.get_bind().dialect.name
     if dialect == "sqlite":
-        op.execute("DROP TRIGGER checkpoints_only_append")
+        for table in _REWRITTEN:
+            op.execute(f"DROP TRIGGER {table}_only_append")
     elif dialect == "postgresql":
         op.get_bind().exec_driver_sql(guards.FUNCTION.replace("%", "%%"))
     for name, text in guards.definitions(dialect).items():
@@ -56,7 +58,8 @@ def upgrade() -> None:
 
 def _is_old(name: str) -> bool:
     """Whether revision 0001 made this trigger of SQLite's, and in the same words."""
-    return name.partition("_")[0] in ("entries", "nodes") or name in ("checkpoints_no_update", "checkpoints_no_delete")
+    table, _, what = name.partition("_")
+    return table in _REWRITTEN and what in ("no_update", "no_delete")
 
 
 def _fill(table: sa.Table) -> None:
@@ -90,9 +93,13 @@ def _key(row: Any) -> str | None:
 def downgrade() -> None:
     dialect = op.get_bind().dialect.name
     if dialect == "sqlite":
-        for name in ("head_no_delete", "head_no_insert", "head_only_grows", "checkpoints_only_append"):
+        for name in ("head_no_delete", "head_no_insert", "head_only_grows", *(f"{t}_only_append" for t in _REWRITTEN)):
             op.execute(f"DROP TRIGGER {name}")
-        op.execute(_OLD_CHECKPOINTS)
+        for table, wrong in _REWRITTEN.items():
+            op.execute(
+                f"CREATE TRIGGER {table}_only_append BEFORE INSERT ON {table} WHEN {wrong}"
+                f" BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: INSERT into {table} refused'); END"
+            )
     elif dialect == "postgresql":
         op.execute("DROP FUNCTION safegen_refuse() CASCADE")  # with the triggers that call it
     op.drop_table("pending")

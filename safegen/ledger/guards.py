@@ -16,9 +16,10 @@ KEPT: Final = ("entries", "checkpoints", "nodes", "submissions")
 
 _SINCE_0001: Final = KEPT[:3]
 _AT_THE_END: Final = {  # INSERT OR REPLACE deletes without firing DELETE triggers, so inserts must come at the end
-    "entries": "NEW.idx IS NOT (SELECT coalesce(max(idx) + 1, 0) FROM entries) OR (NEW.kind = 'generated' AND"
+    "entries": "NEW.idx IS NOT coalesce((SELECT idx FROM entries ORDER BY idx DESC LIMIT 1), -1) + 1"
+    " OR (NEW.kind = 'generated' AND"
     " EXISTS (SELECT 1 FROM entries WHERE content_id = NEW.content_id AND kind = 'generated'))",
-    "checkpoints": "NEW.size <= (SELECT max(size) FROM checkpoints)",
+    "checkpoints": "NEW.size <= (SELECT size FROM checkpoints ORDER BY size DESC LIMIT 1)",
     "nodes": "EXISTS (SELECT 1 FROM nodes WHERE level = NEW.level AND position = NEW.position)",
     "submissions": "EXISTS (SELECT 1 FROM submissions WHERE key = NEW.key)",
 }
@@ -47,7 +48,7 @@ def _sqlite() -> dict[str, str]:
     }
     made |= {
         f"{table}_only_append": f"CREATE TRIGGER {table}_only_append BEFORE INSERT ON {table} WHEN {wrong}"
-        f" BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: INSERT into {table} refused'); END"
+        f" BEGIN SELECT RAISE(ROLLBACK, 'the ledger is append-only: INSERT into {table} refused'); END"
         for table, wrong in _AT_THE_END.items()
     }
     for name, when in {
