@@ -181,7 +181,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, sort_keys=
 def _quick(value: object, depth: int) -> object:
     """Return ``value`` as it may be given to the standard library; ``_UnusualError`` if RFC 8785 is to be asked.
 
-    Both write the shortest digits of a float, and from 1e-4 up to 1e16 both without exponent. Both sort ASCII keys
+    Both write the shortest digits of a float, and from 1e-4 up to 2^53 both without exponent. Both sort ASCII keys
     alike; others are sorted by UTF-16 units there, and by code points here.
     """
     kind = type(value)
@@ -192,7 +192,7 @@ def _quick(value: object, depth: int) -> object:
     if kind is float:
         if value.is_integer() and -_MAX_INTEGER <= value <= _MAX_INTEGER:  # type: ignore[attr-defined, operator]
             return int(value)  # type: ignore[call-overload]
-        if 1e-4 <= abs(value) < 1e16:  # type: ignore[arg-type]
+        if 1e-4 <= abs(value) < _MAX_INTEGER:  # type: ignore[arg-type]
             return value
     elif depth >= _MAX_DEPTH:
         raise _UnusualError
