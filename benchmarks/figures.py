@@ -76,19 +76,29 @@ def watermark() -> list[str]:
 
 
 def moderation() -> list[str]:
-    text = result("moderation/results/ngram-test-part.json")
-    engine = result("moderation/results/engine-default.json")
-    stopped = {n: a["review"] + a["block"] for n, a in engine["actions"].items()}
+    apart = result("moderation/results/source-disjoint.json")
+    whole = result("moderation/results/prompts-default.json")
+    stopped = {n: a["review"] + a["block"] for n, a in whole["engine"].items()}
+    written = whole["hand_written"]["test"]
+
+    def interval(value: list[float]) -> str:
+        return f"{value[0]:.3f} ({value[1]:.3f} to {value[2]:.3f})"
+
     return [
-        f"**Moderation**, held-out part of the training sources (`{engine['command']}`):",
+        f"**Moderation** (`{whole['command']}`; AUROC with 95 % intervals; "
+        "[model card](docs/moderation-model-card.md)):",
         "",
         "| what | figure |",
         "|---|---|",
-        f"| text classifier alone, AUROC unsafe against benign | {text['auroc_unsafe_vs_benign']:.3f} |",
-        f"| the same against benign look-alikes | {text['auroc_overt_unsafe_vs_lookalike']:.3f} |",
+        "| prompt classifier, unsafe prompts of sources that it never saw against benign video prompts | "
+        f"{interval(apart['auroc_unsafe_against_benign_video'])} |",
+        f"| the same model, unsafe against look-alikes (OVERT) | "
+        f"{interval(apart['auroc_overt_unsafe_against_lookalikes'])} |",
+        f"| shipped model, {written['n']} hand-written prompts that nothing was tuned on | "
+        f"{interval(written['auroc'])} |",
         f"| benign video prompts (VBench) that the default pack stops | {stopped['VBench/benign']:.1%} |",
         f"| unsafe prompts (OVERT) that it stops | {stopped['OVERT/unsafe']:.1%} |",
-        f"| one prompt | {engine['speed']['prompt_median_ms']:.1f} ms |",
+        f"| one prompt through all text classifiers, one core | {whole['speed']['engine_ms']['cpu_median']:.1f} ms |",
     ]
 
 

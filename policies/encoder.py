@@ -32,7 +32,8 @@ _REINSTALL = "Reinstall safegen: its weights are damaged."
 FLAG = 0.5  # the score that calibration puts at the flag level
 _WINDOW = 128  # tokens that are judged at once, as many as training showed
 _STEP = 112  # from one window of a long text to the next
-_BATCH_TOKENS = 2048  # bounds the memory of one run
+_BATCH_TOKENS = 1024  # bounds the memory of one run
+_MAX_PADDING = 1.3  # how much longer than a batch's shortest piece its longest may be
 _SENTENCE_END = re.compile(r"[.!?;\n]+(?=\s|$)")
 _MIN_SENTENCE = 3  # tokens
 _ALONE = 4.0  # how much more, in logits, a sentence has to say without the others
@@ -240,7 +241,8 @@ def _batches(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
     """Return the pieces in batches of about one length, so that little is padded."""
     batches: list[list[_Piece]] = []
     for piece in sorted(pieces, key=lambda p: len(p.ids)):
-        if batches and (len(batches[-1]) + 1) * len(piece.ids) <= _BATCH_TOKENS:
+        close = bool(batches) and len(piece.ids) <= _MAX_PADDING * len(batches[-1][0].ids)
+        if close and (len(batches[-1]) + 1) * len(piece.ids) <= _BATCH_TOKENS:
             batches[-1].append(piece)
         else:
             batches.append([piece])

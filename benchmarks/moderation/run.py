@@ -36,7 +36,8 @@ from safegen.policies.train_rows import Row, collection, origin, read_rows, spli
 from safegen.types import Action, Decision
 
 HERE = Path(__file__).parent
-DISGUISED = 200  # prompts of each kind that are disguised in every way
+DISGUISED = 60  # prompts of each kind that are disguised in every way
+JUDGED = 150  # prompts of each collection that go through the whole engine
 BATCHES = (1, 4, 16, 64, 256)
 
 
@@ -103,8 +104,9 @@ def hand_written(encoder: EncoderClassifier, engine: Engine, rows: Sequence[dict
 def disguised(encoder: EncoderClassifier, engine: Engine, rows: Sequence[Row]) -> dict[str, Any]:
     """Return what is left of recall, and what comes of benign prompts, after each disguise."""
     written = [r["text"] for r in hand_written_rows() if r["label"] == 1]
-    unsafe = [*written, *(r.text for r in rows if r.unsafe and r.source == "OVERT")][:DISGUISED]
-    benign = [r.text for r in rows if collection(r) == "VBench"][::7][:DISGUISED]
+    unsafe = [*written, *(r.text for r in rows if r.unsafe and r.source == "OVERT")]
+    unsafe = unsafe[:: max(1, len(unsafe) // DISGUISED)][:DISGUISED]
+    benign = [r.text for r in rows if collection(r) == "VBench"][::11][:DISGUISED]
     report = {}
     for name, change in {"plain": str, **disguises()}.items():
         bad, good = [change(t) for t in unsafe], [change(t) for t in benign]
@@ -123,7 +125,8 @@ def engine_actions(engine: Engine, rows: Sequence[Row]) -> dict[str, Any]:
     for row in rows:
         kind = "unsafe" if row.unsafe else "look-alike" if row.lookalike else "benign"
         groups.setdefault(f"{collection(row)}/{kind}", []).append(row.text)
-    return {name: actions(engine.judge_many(texts)) for name, texts in sorted(groups.items())}
+    picked = {name: texts[:: max(1, len(texts) // JUDGED)][:JUDGED] for name, texts in sorted(groups.items())}
+    return {name: actions(engine.judge_many(texts)) for name, texts in picked.items()}
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
@@ -141,7 +144,7 @@ def clock(work: Callable[[], object]) -> dict[str, float]:
 
 def speed(encoder: EncoderClassifier, engine: Engine, rows: Sequence[Row]) -> dict[str, Any]:
     """Return milliseconds: one prompt through encoder and engine, the longest prompt, batches, one clip."""
-    texts = [r.text for r in rows[:: max(1, len(rows) // 300)]][:300]
+    texts = [r.text for r in rows[:: max(1, len(rows) // 150)]][:150]
     engine.judge(Request(texts[0]))
     alone = np.array([timed(lambda t=t: encoder.score([views_of(t)])) for t in texts])  # type: ignore[misc]
     chain = np.array([timed(lambda t=t: engine.judge(Request(t))) for t in texts])  # type: ignore[misc]
