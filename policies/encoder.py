@@ -22,6 +22,7 @@ import numpy as np
 
 from safegen.errors import PolicyError
 from safegen.policies.hits import Hit
+from safegen.policies.language import legible
 from safegen.policies.normalise import View
 
 if TYPE_CHECKING:
@@ -129,8 +130,8 @@ class EncoderClassifier:
         return self._judge(texts).logits
 
     def score(self, texts: Sequence[Sequence[View]]) -> list[list[Hit]]:
-        """Return the hits of each text: per category the highest score over its reliable views."""
-        flat = [(i, view) for i, views in enumerate(texts) for view in views if view.reliable]
+        """Return the hits of each text: per category the highest score over its legible views."""
+        flat = [(i, view) for i, views in enumerate(texts) for view in legible(views)]
         judged = self._judge([view.text for _, view in flat])
         scores = self._card.scores(judged.logits)
         if not np.isfinite(scores).all():

@@ -19,6 +19,7 @@ VOCABULARY = Path(__file__).parent / "data" / "english.vocabulary"
 _WORD = re.compile(r"[^\W\d_]{2,}", re.UNICODE)
 _MIN_WORDS = 4  # fewer words say too little about a language
 _MIN_KNOWN = 0.5
+_GIBBERISH = 0.25  # less is no English, nor half of it
 _ENDINGS = ("s", "es", "ed", "ing", "ly", "er", "d")
 
 
@@ -51,6 +52,25 @@ def unreadable(text: str, views: Sequence[View]) -> str:
             return ""
         best = min(best, share)
     return "vocabulary" if best < _MIN_KNOWN else ""
+
+
+def legible(views: Sequence[View]) -> list[View]:
+    """Return the reliable views but those that are gibberish beside one that reads as English.
+
+    What a disguise looks like before it is taken off resembles nothing that a classifier has learned from, and scores
+    at random. Word lists search every view all the same.
+    """
+    reliable = [view for view in views if view.reliable]
+    shares = [_share(view) for view in reliable]
+    if max(shares, default=0.0) < _MIN_KNOWN:
+        return reliable
+    return [view for view, share in zip(reliable, shares, strict=True) if share >= _GIBBERISH]
+
+
+def _share(view: View) -> float:
+    """The share of words that are English ones; 0 where there are too few to tell."""
+    words, known = _WORD.findall(view.text), vocabulary()
+    return sum(_known(w, known) for w in words) / len(words) if len(words) >= _MIN_WORDS else 0.0
 
 
 def _known(word: str, known: frozenset[str]) -> bool:

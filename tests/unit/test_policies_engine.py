@@ -91,9 +91,9 @@ def test_weapon_making_blocks(engine: Engine, lexicon: Lexicon) -> None:
     assert engine.judge(Request(prompt)).action is Action.BLOCK
 
 
-def test_known_person_in_undress_blocks_and_alone_only_flags(engine: Engine, lexicon: Lexicon) -> None:
+def test_known_person_in_undress_blocks_and_alone_is_reviewed(engine: Engine, lexicon: Lexicon) -> None:
     person = lexicon.lists["public_figures"][0]
-    assert engine.judge(Request(f"{person} waves at a camera")).action is Action.FLAG
+    assert engine.judge(Request(f"{person} waves at a camera")).action is Action.REVIEW
     decision = engine.judge(Request(f"{person} {lexicon.lists['nudity'][0]} at a window"))
     assert decision.action is Action.BLOCK
     assert "ncii" in {r.category for r in decision.reasons}

@@ -7,7 +7,7 @@ import codecs
 
 import pytest
 
-from safegen.policies.language import unreadable
+from safegen.policies.language import legible, unreadable
 from safegen.policies.normalise import fold, views_of
 
 
@@ -80,3 +80,12 @@ def test_origin_of_ligature_is_the_one_character() -> None:
 )
 def test_unreadable_names_what_the_classifiers_cannot_read(text: str, reason: str) -> None:
     assert unreadable(text, views_of(text)) == reason
+
+
+def test_a_disguise_is_not_judged_beside_what_it_hides() -> None:
+    text = "a red ball bounces slowly across the green grass while the sun sets"
+    disguised = base64.b64encode(text.encode()).decode()
+    views = legible(views_of(disguised))
+    assert [view.text for view in views] == [text]
+    assert legible(views_of(text))
+    assert legible(views_of("eine rote kugel rollt bei sonnenuntergang"))  # nothing reads as English: all are judged
