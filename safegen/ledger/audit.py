@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,10 +14,24 @@ from safegen.ledger import guards, merkle
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from safegen.ledger.entry import COLUMNS, decode_leaf, hash_leaf
 from safegen.ledger.facts import FactsCheck, day_from, facts_from
-from safegen.ledger.models import checkpoints, entries, head, nodes, submissions
+from safegen.ledger.models import checkpoints, entries, head, nodes
 from safegen.ledger.proof import TILE_LEVELS
-from safegen.ledger.rows import EntryRow, NoteRow, Said, closer_look, column_faults, entry_rows, note_rows, quick_look
-from safegen.ledger.statements import Statement
+from safegen.ledger.rows import (
+    EntryRow,
+    NoteRow,
+    Peekable,
+    Said,
+    closer_look,
+    column_faults,
+    digest_or_none,
+    entry_rows,
+    index_or_none,
+    is_whole,
+    note_rows,
+    one_before,
+    quick_look,
+)
+from safegen.ledger.submissions import SubmissionsCheck
 from safegen.ledger.views import missing_views
 
 _PAGE = 1000
@@ -100,13 +114,13 @@ class _Audit:
         self._key = self._choose_key(public_key, origin)
         self._outside = self._read_outside(outside)
         self._facts = FactsCheck(connection, self._add)
-        self._keys = 0  # of all (key, entry), their hashes added up
+        self._submissions = SubmissionsCheck(connection, self._add)
         self._open: list[_Looked] = []  # the entries after the last checkpoint
         self._open_time: object = None
 
     def run(self) -> LedgerReport:
         total = self._connection.execute(select(func.count()).select_from(entries)).scalar() or 0
-        notes = _Peekable(note_rows(self._connection))
+        notes = Peekable(note_rows(self._connection))
         expected = 0
         for done, row in enumerate(entry_rows(self._connection), 1):
             expected = self._entry(row, expected, notes)
@@ -115,7 +129,7 @@ class _Audit:
         self._close(None, missing=True)
         for extra in notes:
             self._add(
-                _before(extra.size), "checkpoints.size", f"checkpoint {extra.size!r} covers entries that are missing"
+                one_before(extra.size), "checkpoints.size", f"checkpoint {extra.size!r} covers entries that are missing"
             )
         self._check_nodes()
         self._check_head(expected)
@@ -127,7 +141,7 @@ class _Audit:
             self._add(None, "schema", f"the view {name} is missing, or says something else")
         if not self._problems:  # they follow from entries that are all there and as they were
             self._facts.rest(expected)
-            self._check_keys()
+            self._submissions.rest()
         if self._more:
             self._add_anyway(Problem(None, "", f"and {self._more} more problems"))
         root = "" if self._broken else self._tree.root().hex()
@@ -135,7 +149,7 @@ class _Audit:
 
     # -- one entry ----------------------------------------------------------------------------------------------------
 
-    def _entry(self, row: EntryRow, expected: int, notes: _Peekable) -> int:
+    def _entry(self, row: EntryRow, expected: int, notes: Peekable) -> int:
         """Take in one row, and the checkpoint over it; return the index that the next row should have."""
         index = row.idx
         if index != expected or type(index) is not int:
@@ -145,7 +159,7 @@ class _Audit:
             self._skip(expected, index, notes)
         said = quick_look(row)
         computed = hash_leaf(row.leaf) if isinstance(row.leaf, str) else None
-        stored = computed if computed is not None and row.leaf_hash == computed.hex() else _digest(row.leaf_hash)
+        stored = computed if computed is not None and row.leaf_hash == computed.hex() else digest_or_none(row.leaf_hash)
         faults: list[str] = []
         time: object = row.time
         if said is None or stored is not computed:
@@ -156,9 +170,9 @@ class _Audit:
         self._open.append(_Looked(index, row, computed, stored, said, faults))
         self._open_time = time
         size: int = index + 1
-        while (note := notes.peek()) is not None and (not _whole(note.size) or note.size < size):
+        while (note := notes.peek()) is not None and (not is_whole(note.size) or note.size < size):
             next(notes)
-            self._add(_before(note.size), "checkpoints.size", f"no checkpoint can have the size {note.size!r}")
+            self._add(one_before(note.size), "checkpoints.size", f"no checkpoint can have the size {note.size!r}")
         if note is not None and note.size == size:
             next(notes)
             self._close(self._signed(index, note))
@@ -168,19 +182,19 @@ class _Audit:
         """Whether a row at another place than the next one stands after a gap; if not, it is named."""
         index = row.idx
         if type(index) is not int or index < expected:
-            self._add(_index(index), "idx", f"no entry can have the index {index!r}")
+            self._add(index_or_none(index), "idx", f"no entry can have the index {index!r}")
             return False
         if "idx" in column_faults(row):
             self._add(index, "idx", f"the row stands at {index}; its leaf says {decode_leaf(row.leaf)['index']}")
             return False
         return True
 
-    def _skip(self, expected: int, index: int, notes: _Peekable) -> None:
+    def _skip(self, expected: int, index: int, notes: Peekable) -> None:
         last = f" to {index - 1}" if index > expected + 1 else ""
         self._add(expected, "idx", f"missing: entries {expected}{last}" if last else f"entry {expected} is missing")
         self._broken = True
         # One problem per gap is enough: the checkpoints over the missing rows have nothing to be compared with.
-        while (note := notes.peek()) is not None and _whole(note.size) and note.size <= index:
+        while (note := notes.peek()) is not None and is_whole(note.size) and note.size <= index:
             next(notes)
 
     # -- the entries under one checkpoint -----------------------------------------------------------------------------
@@ -274,26 +288,7 @@ class _Audit:
         day = day_from(row.time, row.kind, row.model, row.policy_sha256, row.action)
         self._facts.entry(index, day, facts_from(row.kind, row.content_id, row.asset_sha256, row.action, said.body))
         if said.key is not None:
-            self._keys += hash((said.key, index))  # Python keys its hashes anew in every process
-
-    def _check_keys(self) -> None:
-        """Compare the table of idempotency keys with the entries: each key leads to the first entry that has it."""
-        rows = Statement(select(submissions), self._connection.dialect).fetch_all(self._connection)
-        for key, entry in rows:
-            self._keys -= hash((key, entry))
-        if self._keys == 0:
-            return
-        stored: dict[object, object] = dict(self._connection.execute(select(submissions)).tuples().all())
-        seen: set[str] = set()
-        for row in entry_rows(self._connection):
-            said = quick_look(row) or closer_look(row)
-            if said is None or said.key is None or said.key in seen:
-                continue
-            seen.add(said.key)
-            if stored.pop(said.key, None) != row.idx:
-                self._add(row.idx, "submissions.key", "the key of the entry is missing, or leads elsewhere")
-        for key in sorted(map(str, stored)):
-            self._add(_index(stored[key]), "submissions.key", f"no entry has the key {key}")
+            self._submissions.entry(index, said.key)
 
     def _signed(self, index: int, note: NoteRow) -> Checkpoint | None:
         """Return a checkpoint if it is validly signed and stands at its place; otherwise it is named."""
@@ -318,7 +313,7 @@ class _Audit:
         for row in self._connection.execute(query):
             place = (row.level, row.position)
             stored.add(place)
-            wanted = self._tiles.get(place) if all(map(_whole, place)) else None
+            wanted = self._tiles.get(place) if all(map(is_whole, place)) else None
             if wanted is None:
                 self._add(None, "nodes.position", f"no node belongs at level {row.level!r}, position {row.position!r}")
             elif row.hash != wanted.hex() and not self._broken:
@@ -397,45 +392,3 @@ class _Audit:
 
     def _add_anyway(self, problem: Problem) -> None:
         self._problems.append(problem)
-
-
-class _Peekable:
-    """An iterator over rows whose next one can be looked at."""
-
-    def __init__(self, rows: Iterator[NoteRow]) -> None:
-        self._rows = rows
-        self._next = next(rows, None)
-
-    def peek(self) -> NoteRow | None:
-        return self._next
-
-    def __iter__(self) -> _Peekable:
-        return self
-
-    def __next__(self) -> NoteRow:
-        row = self._next
-        if row is None:
-            raise StopIteration
-        self._next = next(self._rows, None)
-        return row
-
-
-def _whole(value: object) -> bool:
-    return type(value) is int
-
-
-def _index(value: object) -> int | None:
-    return value if isinstance(value, int) else None
-
-
-def _before(size: object) -> int | None:
-    return size - 1 if isinstance(size, int) else None
-
-
-def _digest(value: object) -> bytes | None:
-    """Return a stored leaf hash as bytes; None unless it is 64 lower-case hex digits."""
-    try:
-        digest = bytes.fromhex(value) if isinstance(value, str) else b""
-    except ValueError:
-        return None
-    return digest if len(digest) == merkle.HASH_BYTES and digest.hex() == value else None

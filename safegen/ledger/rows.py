@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Table, bindparam, select
 
 from safegen.errors import LedgerError
 from safegen.ledger.entry import COLUMNS, SCHEMA, Draft, decode_leaf, event_of, hash_leaf, split_leaf
+from safegen.ledger.merkle import HASH_BYTES
 from safegen.ledger.models import checkpoints, entries
 from safegen.ledger.statements import Statement
 
@@ -130,3 +131,49 @@ def _pages(connection: Connection, table: Table, key: str) -> Iterator[tuple[Any
     while rows:
         yield from rows
         rows = after.fetch_all(connection, {"last": rows[-1][place]})
+
+
+class Peekable:
+    """An iterator over rows whose next one can be looked at."""
+
+    def __init__(self, rows: Iterator[NoteRow]) -> None:
+        self._rows = rows
+        self._next = next(rows, None)
+
+    def peek(self) -> NoteRow | None:
+        """Return the next row and leave it there; None at the end."""
+        return self._next
+
+    def __iter__(self) -> Peekable:
+        return self
+
+    def __next__(self) -> NoteRow:
+        row = self._next
+        if row is None:
+            raise StopIteration
+        self._next = next(self._rows, None)
+        return row
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, and no boolean."""
+    return type(value) is int
+
+
+def index_or_none(value: object) -> int | None:
+    """Return a value that can be an entry's index; None otherwise."""
+    return value if isinstance(value, int) else None
+
+
+def one_before(size: object) -> int | None:
+    """Return the index of the last entry that a checkpoint of this size covers."""
+    return size - 1 if isinstance(size, int) else None
+
+
+def digest_or_none(value: object) -> bytes | None:
+    """Return a stored leaf hash as bytes; None unless it is 64 lower-case hex digits."""
+    try:
+        digest = bytes.fromhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        return None
+    return digest if len(digest) == HASH_BYTES and digest.hex() == value else None

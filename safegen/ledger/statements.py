@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final, cast
 
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.sql.elements import ClauseElement
 
 Values = Mapping[str, object]
+
+
+def together(connection: Connection) -> AbstractContextManager[object]:
+    """Have the block's statements sent without waiting for each one's answer, where the driver can do so (psycopg)."""
+    pipeline = getattr(connection.connection.driver_connection, "pipeline", None)
+    return nullcontext() if pipeline is None else cast("AbstractContextManager[object]", pipeline())
 
 
 class Statement:

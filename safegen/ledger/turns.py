@@ -23,7 +23,7 @@ from safegen.errors import LedgerBusyError
 
 _FIRST: Final = 8  # bytes 0 to 7 hold the last number drawn; the byte of number n is at _FIRST + n
 _FLOCK: Final = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
-_STEP: Final = 0.0004  # seconds to sleep for each number ahead
+_STEP: Final = 0.0002  # seconds to sleep for each number ahead
 _LONGEST: Final = 0.02
 
 

@@ -16,7 +16,7 @@ from safegen.ledger.checkpoint import Checkpoint, VerifierKey, default_origin, o
 from safegen.ledger.entry import COLUMNS, Draft, EventKind
 from safegen.ledger.models import checkpoints, entries, head, nodes, submissions
 from safegen.ledger.proof import TILE_LEVELS, damaged
-from safegen.ledger.statements import Statement
+from safegen.ledger.statements import Statement, together
 
 MOST_AT_ONCE: Final = 10_000
 """Events of one call at most: they are written in one transaction, which keeps other writers waiting."""
@@ -63,7 +63,7 @@ class Appender:
         self._last_note = ""  # the newest checkpoint that this object signed or checked
         locked = select(head.c.size, head.c.frontier, head.c.vkey).with_for_update()
         self._lock_head, self._ends, self._covering = (Statement(s, dialect) for s in (locked, _ENDS, _COVERING))
-        # A failing INSERT takes the whole transaction back, not itself alone: otherwise SQLite keeps a journal for every
+        # A failing INSERT takes the whole transaction back, not itself alone: otherwise SQLite keeps a journal for each
         # row of a table with triggers, which takes twice as long as the row.
         self._insert = {
             table.name: Statement(insert(table).prefix_with("OR ROLLBACK", dialect="sqlite"), dialect)
@@ -91,12 +91,16 @@ class Appender:
         made: dict[int, str] = {}
         note = ""
         if fresh:
-            time = _time_after(last_time)
-            made = self._insert_entries(connection, fresh, frontier, time)
-            note = sign_checkpoint(Checkpoint(vkey.name, frontier.size, frontier.root()), self._key)
-            self._insert["checkpoints"].run(connection, {"size": frontier.size, "note": note})
-            peaks = " ".join(peak.hex() for peak in frontier.peaks)
-            self._grow.run(connection, {"size": frontier.size, "frontier": peaks, "vkey": str(vkey)})
+            with together(connection):
+                made = self._insert_entries(connection, fresh, frontier, _time_after(last_time))
+                note = sign_checkpoint(Checkpoint(vkey.name, frontier.size, frontier.root()), self._key)
+                self._insert["checkpoints"].run(connection, {"size": frontier.size, "note": note})
+                peaks = " ".join(peak.hex() for peak in frontier.peaks)
+                self._grow.run(connection, {"size": frontier.size, "frontier": peaks, "vkey": str(vkey)})
+            for index, draft in zip(made, fresh, strict=True):  # these ask the database, and may refuse
+                if draft.event.kind in stored.KINDS:
+                    stored.record(connection, index, draft.event)
+                subjects.placed(connection, index, draft.event)
             self._last_note = note  # checked again if this transaction comes to nothing: the table then has another
         return [Receipt(i, made[i], note) if i in made else self._first_receipt(connection, i) for i in places]
 
@@ -145,12 +149,11 @@ class Appender:
     def _insert_entries(
         self, connection: Connection, fresh: Sequence[Draft], frontier: merkle.Frontier, time: str
     ) -> dict[int, str]:
-        """Write the entries and all that follows from them but the checkpoint; return their leaf hashes by index."""
+        """Write the entries and the rows that follow from each alone; return their leaf hashes by index."""
         made: dict[int, str] = {}
         days: list[tuple[str, ...]] = []
         rows: dict[str, list[dict[str, object]]] = {name: [] for name in ("entries", "nodes", "submissions")}
         bound, alike, said = [], [], []
-        keeping: list[tuple[int, Draft]] = []
         for index, draft in enumerate(fresh, frontier.size):
             event, leaf = draft.event, draft.leaf(index, time)
             digest = merkle.leaf_hash(leaf)
@@ -164,9 +167,7 @@ class Appender:
             ]
             if (key := draft.key) is not None:
                 rows["submissions"].append({"key": key, "entry": index})
-            if event.kind in stored.KINDS:
-                keeping.append((index, draft))
-            else:
+            if event.kind not in stored.KINDS:
                 binding = bindings.binding_of(index, event)
                 bound += [] if binding is None else [binding.row()]
                 alike += likeness.rows_of(index, event)
@@ -178,10 +179,6 @@ class Appender:
         self._bands.run_many(connection, alike)
         self._facts.run_many(connection, said)
         self._counts.run_many(connection, facts.counts_of(days))
-        for index, draft in keeping:
-            stored.record(connection, index, draft.event)
-        for index, draft in enumerate(fresh, frontier.size - len(fresh)):
-            subjects.placed(connection, index, draft.event)
         return made
 
     def _first_receipt(self, connection: Connection, index: int) -> Receipt:
