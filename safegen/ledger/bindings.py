@@ -6,7 +6,7 @@ Entries are the record; a row here only says where to look. ``Ledger`` compares 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import bindparam, insert, select
 
@@ -53,7 +53,7 @@ class Binding:
 
     def row(self) -> dict[str, object]:
         """The row of the table."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def binding_of(index: int, event: Event) -> Binding | None:
