@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from safegen.errors import ConfigError, InputError, KeyStoreError
-from safegen.keys.files import check_mode, fsync_folder, read_private, write_private
+from safegen.files import fsync_folder, replace_file
+from safegen.keys.files import check_mode, read_private, write_private
 from safegen.keys.pki import private_pem, public_id, public_pem
 from safegen.types import Json
 
@@ -200,12 +199,6 @@ def _write(home: Home, held: tuple[Signer, ...]) -> None:
     folder = _folder(home)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=".signers")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(folder / "signers.json")
-        fsync_folder(folder)
+        replace_file(folder / "signers.json", json.dumps(document, indent=2).encode())
     except OSError as error:
         raise ConfigError(f"cannot write the list of consent signers: {error}", remedy="Check the home.") from error

@@ -15,6 +15,51 @@ from pathlib import Path
 from safegen.errors import InputError, MediaError
 
 
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes, *, private: bool = True) -> None:
+    """Put ``content`` at ``path`` in one step, durably: a reader sees what was there or all of the new; OSError.
+
+    ``private``: readable by the owner alone, and not as the process's umask has it.
+    """
+    with _written_beside(path, content, 0o600 if private else 0o666) as scratch:
+        scratch.replace(path)
+        fsync_folder(path.parent)
+
+
+def create_file(path: Path, content: bytes) -> None:
+    """Put ``content`` at ``path`` in one step, durably, readable by its owner alone; FileExistsError if it is there.
+
+    Unlike a rename, the link that this takes never replaces what somebody else was quicker to put there.
+    """
+    with _written_beside(path, content, 0o600) as scratch:
+        os.link(scratch, path)
+        fsync_folder(path.parent)
+
+
+@contextmanager
+def _written_beside(path: Path, content: bytes, mode: int) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` that holds ``content``, flushed; it is deleted if it is still there."""
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield scratch
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a result goes, checked before any work is done."""
@@ -65,11 +110,7 @@ class Target:
             if not self.force and self.path.exists():
                 raise FileExistsError(errno.EEXIST, "the file has come into being meanwhile")
             finished.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            fsync_folder(self.path.parent)
         except OSError as error:
             raise MediaError(f"Cannot write {self.path}: {error.strerror}", remedy="Choose another folder.") from error
 

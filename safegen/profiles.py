@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.errors import ConfigError, WatermarkError
+from safegen.files import fsync_folder
 from safegen.types import Json
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def store(profile: Profile, home: Home) -> Path:
         profile.save(temporary)
         _sync(temporary)
         temporary.replace(target)
-        _sync(target.parent)
+        fsync_folder(target.parent)
     except OSError as error:
         raise ConfigError(
             f"Cannot write {target}: {error.strerror}", remedy="Check the home's folder and the free space."

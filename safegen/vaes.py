@@ -6,12 +6,11 @@ Kept as ``vaes.json`` in the home, one record per VAE and scheme, keyed by the d
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from safegen.errors import ConfigError
+from safegen.files import replace_file
 from safegen.settings import Home
 from safegen.types import Json
 
@@ -69,12 +68,7 @@ def remember_vae(home: Home, digest: str, model: str, scheme: str, shape: tuple[
     }
     path = _path(home)
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=".vaes", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(body, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        replace_file(path, json.dumps(body, indent=1).encode())
     except OSError as error:
         raise ConfigError(f"Cannot write {path}: {error.strerror}", remedy="Check the home's folder.") from error
 

@@ -11,7 +11,6 @@ import datetime as dt
 import hashlib
 import json
 import os
-import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from safegen.errors import ConfigError, InputError, KeyStoreError, LedgerError
+from safegen.files import replace_file
 from safegen.ledger import Checkpoint, Ledger, VerifierKey
 from safegen.ledger.cosignature import WitnessKey, cosignatures
 from safegen.ledger.witness import MAX_BODY, SIZE_TYPE, Witness, request_body
@@ -98,7 +98,7 @@ class WitnessFolder:
         """Keep ``checkpoint`` as the last one of its origin, on disk before this returns."""
         record = self._record(checkpoint.origin)
         record.parent.mkdir(exist_ok=True)
-        _replace(record, checkpoint.text.encode())
+        replace_file(record, checkpoint.text.encode(), private=False)
 
     def _record(self, origin: str) -> Path:
         return self.path / _LOGS / hashlib.sha256(origin.encode()).hexdigest()
@@ -141,24 +141,7 @@ def make_app(folder: WitnessFolder, now: Any = None) -> Starlette:
 
 
 def _write(path: Path, value: Mapping[str, object]) -> None:
-    _replace(path, json.dumps(value, indent=1).encode())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with scratch.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    finally:
-        scratch.unlink(missing_ok=True)
+    replace_file(path, json.dumps(value, indent=1).encode(), private=False)
 
 
 # -- the ledger's side -------------------------------------------------------------------------------------------------
@@ -178,7 +161,7 @@ class WitnessAddress:
         if not url.startswith(("http://", "https://")) or not vkey:
             raise InputError(f"not a witness: {text!r}", remedy='Give its address and key: "https://w.example VKEY".')
         try:
-            return cls(url.rstrip("/"), WitnessKey.parse(vkey))
+            return cls(url.rstrip("/"), WitnessKey.parse(vkey.strip()))
         except LedgerError as error:
             raise InputError(f"not a witness: {error}", remedy="Copy the key that the witness shows.") from error
 

@@ -23,17 +23,6 @@ def write_private(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def fsync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def check_mode(path: Path, allowed: int) -> None:
     """Raise KeyStoreError, with the chmod that mends it, if ``path`` is open wider than ``allowed``."""
     if os.name == "nt":  # modes mean nothing there

@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from safegen.errors import KeyStoreError
+from safegen.files import fsync_folder
 from safegen.keys import wrapping
 from safegen.keys.commitment import KEY_BYTES
-from safegen.keys.files import check_mode, fsync_folder, occupied, read_private, write_private
+from safegen.keys.files import check_mode, occupied, read_private, write_private
 from safegen.keys.pki import issue_pki, private_pem, public_id, public_pem, symmetric_id
 from safegen.settings import Home
 from safegen.types import Json

@@ -7,15 +7,14 @@ without it. ``keys renew`` and ``keys init --force`` carry it over.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import tempfile
 from pathlib import Path
 from typing import Final
 
 from safegen.errors import KeyStoreError
+from safegen.files import create_file
 from safegen.keys.commitment import KEY_BYTES
-from safegen.keys.files import check_mode, fsync_folder, read_private
+from safegen.keys.files import check_mode, read_private
 from safegen.keys.pki import symmetric_id
 from safegen.settings import Home
 
@@ -49,22 +48,11 @@ def make_wrapping_key(home: Home) -> bytes:
     if not home.keys.is_dir():
         raise KeyStoreError(f"there is no key store at {home.keys}", remedy="Run `safegen keys init`.")
     if not path.exists():
-        temporary: Path | None = None
         try:
-            descriptor, name = tempfile.mkstemp(dir=home.keys, prefix=".wrapping")  # mode 0600
-            temporary = Path(name)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(fresh())
-                file.flush()
-                os.fsync(file.fileno())
             with contextlib.suppress(FileExistsError):  # what another process was quicker to make is not replaced
-                os.link(temporary, path)
-            fsync_folder(home.keys)
+                create_file(path, fresh())
         except OSError as error:
             raise KeyStoreError(f"cannot write {path}: {error}", remedy="Check the folder's owner.") from error
-        finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
     found = read_wrapping_key(home)
     if found is None:
         raise KeyStoreError(f"cannot write {path}", remedy="Check the folder's owner.")

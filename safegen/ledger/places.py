@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from safegen.errors import ConfigError, LedgerError
+from safegen.files import replace_file
 from safegen.ledger.tiles import Place
 
 TIMEOUT_SECONDS: Final = 30
@@ -30,18 +29,12 @@ class Folder:
             raise LedgerError(f"cannot read {self.path / path}: {error}") from error
 
     def write(self, path: str, data: bytes) -> None:
-        """See ``Place.write``: a temporary file beside it, flushed and renamed."""
+        """See ``Place.write``. What is published is as readable as the process's umask has it."""
         target = self.path / path
-        scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with scratch.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(target)
+            replace_file(target, data, private=False)
         except OSError as error:
-            scratch.unlink(missing_ok=True)
             raise LedgerError(
                 f"cannot write {target}: {error}", remedy="Check the folder and its free space."
             ) from error

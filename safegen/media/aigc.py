@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import BinaryIO, Final
 
 from safegen.errors import InputError, MediaError, UnreadableMediaError
+from safegen.files import fsync_folder
 from safegen.media import aigc_jpeg, aigc_mp4, aigc_png, aigc_webp
 from safegen.media.encoding import remove_partial
 from safegen.media.formats import identify
@@ -161,7 +162,7 @@ def write_aigc(path: Path | str, record: AigcRecord, *, source_type: str = "") -
                     raise MediaError("the AIGC label could not be read back")
         shutil.copymode(source.path, fresh)
         fresh.replace(target_path)
-        _fsync_folder(target_path.parent)
+        fsync_folder(target_path.parent)
     except OSError as error:
         raise MediaError(f"{path}: could not be written: {error}", remedy="Check free disk space.") from error
     except (InputError, MediaError) as error:  # the container's words do not name the file
@@ -196,14 +197,6 @@ def _check_replaceable(found: tuple[FoundLabel, ...], record: AigcRecord) -> Non
             raise InputError(
                 f"has its AIGC label at {label.place}", remedy="A file carries one; write to a fresh file."
             )
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:

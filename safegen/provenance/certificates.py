@@ -23,7 +23,8 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 from cryptography.x509.oid import ExtendedKeyUsageOID as Eku
 
 from safegen.errors import InputError, KeyStoreError
-from safegen.keys.files import fsync_folder, occupied, write_private
+from safegen.files import fsync_folder
+from safegen.keys.files import occupied, write_private
 from safegen.keys.pki import ASSURANCE_LEVEL, CERTIFICATE_POLICY, CLAIM_SIGNING_EKU, PRODUCT_RECORD, Pki, public_id
 from safegen.types import Json
 

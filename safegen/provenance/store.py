@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 from safegen.errors import ProvenanceError
-from safegen.keys.files import fsync_folder
+from safegen.files import create_file, fsync_folder
 from safegen.settings import Home
 from safegen.types import ContentId, parse_content_id
 
@@ -21,32 +19,32 @@ def store_manifest(home: Home, content_id: ContentId, manifest_bytes: bytes) -> 
     """
     target = _path(home, content_id)
     digest = hashlib.sha256(manifest_bytes).hexdigest()
-    temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(manifest_bytes)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, target)  # unlike a rename, a link never replaces what is there
-        except FileExistsError:
-            if target.read_bytes() != manifest_bytes:
-                raise ProvenanceError(
-                    f"{target} holds another manifest already",
-                    remedy="Generate again: a fresh content id is drawn for every clip.",
-                ) from None
-        fsync_folder(target.parent)
+        create_file(target, manifest_bytes)
+    except FileExistsError:
+        _check_same(target, manifest_bytes)
     except OSError as error:
-        raise ProvenanceError(
-            f"cannot keep the manifest in {target}: {error}", remedy="Check the folder's owner and the free space."
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        raise _cannot_keep(target, error) from error
     return digest
+
+
+def _check_same(target: Path, manifest_bytes: bytes) -> None:
+    try:
+        if target.read_bytes() != manifest_bytes:
+            raise ProvenanceError(
+                f"{target} holds another manifest already",
+                remedy="Generate again: a fresh content id is drawn for every clip.",
+            )
+        fsync_folder(target.parent)  # it may be another process that put it there, a moment ago
+    except OSError as error:
+        raise _cannot_keep(target, error) from error
+
+
+def _cannot_keep(target: Path, error: OSError) -> ProvenanceError:
+    return ProvenanceError(
+        f"cannot keep the manifest in {target}: {error}", remedy="Check the folder's owner and the free space."
+    )
 
 
 def load_manifest(home: Home, content_id: ContentId) -> bytes | None:

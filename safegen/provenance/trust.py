@@ -9,9 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import os
 import re
-import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from safegen.errors import ConfigError, InputError
+from safegen.files import replace_file
 from safegen.keys import KeyStore
 from safegen.provenance.certificates import read_certificates
 from safegen.provenance.signers import Signer
@@ -230,20 +229,10 @@ def _signers(home: Home) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write through a temporary file, so that a reader sees the old list or the new one."""
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_file(path, content)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {path}: {error}", remedy="Check the folder's owner and free space.") from error
 
 

@@ -7,14 +7,13 @@ What is kept lies in ``stored/`` of the home and is recorded in the ledger under
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from safegen.errors import InputError, LedgerDamagedError, LedgerError, ProvenanceError, ResolutionError
-from safegen.keys.files import fsync_folder
+from safegen.files import replace_file
 from safegen.settings import Home
 from safegen.types import Json
 
@@ -175,17 +174,7 @@ class Storage:
     def _write(self, manifest_id: str, manifest: bytes) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=self._folder)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(manifest)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(name).replace(self._path(manifest_id))
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
-            fsync_folder(self._folder)
+            replace_file(self._path(manifest_id), manifest)
         except OSError as error:
             raise ResolutionError(f"the manifest cannot be kept: {error}", remedy="Check folder and space.") from error
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
 from safegen.errors import ProvenanceError
-from safegen.provenance import store as store_module
 from safegen.provenance.store import load_manifest, store_manifest
 from safegen.settings import Home
 from safegen.types import ContentId, new_content_id
@@ -54,7 +54,7 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     home, content_id = Home(tmp_path), new_content_id()
     with pytest.raises(ProvenanceError, match="No space left"):
         store_manifest(home, content_id, b"x")

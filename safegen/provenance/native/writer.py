@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from safegen.errors import MediaError, ProvenanceError, SafegenError
-from safegen.keys.files import fsync_folder
+from safegen.files import fsync_folder
 from safegen.provenance.manifest import MediaFormat, Statement
 from safegen.provenance.native import jumbf, streaming
 from safegen.provenance.native.bmff import Bmff, ReservedRoom
