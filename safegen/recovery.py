@@ -23,8 +23,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safegen.errors import InputError, LedgerDamagedError, LedgerError, SafegenError
-from safegen.files import Target, uninterrupted
+from safegen.errors import InputError, LedgerDamagedError, LedgerError
+from safegen.files import Target
+from safegen.releasing import record_and_place
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Basis, ContentId, Finding, Json, Progress, Status, Verdict, soft_binding_alg
 from safegen.verification import Verifier, verify
@@ -317,18 +318,14 @@ def _restore(path: Path, found: Found, target: Target | None, beside: Target | N
                 asset_sha256=signed.sha256,
                 manifest_sha256=hashlib.sha256(signed.manifest_bytes).hexdigest(),
             )
-            with uninterrupted():
-                receipt = ledger.append(event)
-                try:
-                    if waiting is not None and beside is not None and waiting != beside.path:
-                        beside.place(waiting)
-                    if target is not None:
-                        target.place(scratch)
-                except SafegenError:
-                    # The entry stands, as all entries do; a second one says that its file never came to be.
-                    body = {"error": "the file could not be moved into place", "recovered_entry": receipt.index}
-                    ledger.append(Event(kind="withdrawn", content_id=found.content_id, body=body))
-                    raise
+
+            def place() -> None:
+                if waiting is not None and beside is not None and waiting != beside.path:
+                    beside.place(waiting)
+                if target is not None:
+                    target.place(scratch)
+
+            receipt = record_and_place(ledger, event, place)
     except BaseException:
         for leftover in (None if target is None else scratch, waiting):
             if leftover is not None:

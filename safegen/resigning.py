@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safegen.errors import InputError, LedgerError, SafegenError
-from safegen.files import Target, uninterrupted
+from safegen.errors import InputError, LedgerError
+from safegen.files import Target
+from safegen.releasing import record_and_place
 from safegen.settings import Home
 from safegen.types import Basis, ContentId, Json, Progress, Status
 from safegen.verification import verify
@@ -105,15 +106,7 @@ def resign(
             asset_sha256=signed.sha256,
             manifest_sha256=hashlib.sha256(signed.manifest_bytes).hexdigest(),
         )
-        with uninterrupted():
-            receipt = ledger.append(event)
-            try:
-                target.place(signed.path)
-            except SafegenError:
-                # The entry stands, as all entries do; a second one says that its file never came to be.
-                body = {"error": "the file could not be moved into place", "resigned_entry": receipt.index}
-                ledger.append(Event(kind=EventKind.WITHDRAWN, content_id=present.content_id, body=body))
-                raise
+        receipt = record_and_place(ledger, event, lambda: target.place(signed.path))
     return Resigned(
         target.path, present.content_id, signed.manifest_id, present.manifest_id, receipt.index, present.entry,
         signed.signature,
