@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from safegen.policies.hits import Hit
@@ -84,24 +84,11 @@ class Case:
 
     def decide(self, seconds: float) -> Decision:
         """Return the decision: the most severe action of all reasons."""
-        reasons = sorted(self.reasons, key=lambda r: (-r.action.severity, -r.score, r.category))[:_MAX_REASONS]
-        hidden = self._hidden()
+        decided = conclude(self.pack, self.scores, self.reasons, self.runs, self.sources, seconds * 1000)
+        reasons, hidden = decided.reasons[:_MAX_REASONS], self._hidden()
         if hidden:
-            reasons = [replace(r, span="") for r in reasons]
-        return Decision(
-            action=max((r.action for r in reasons), key=lambda a: a.severity, default=Action.ALLOW),
-            scores=dict(sorted(self.scores.items())),
-            reasons=tuple(reasons),
-            classifiers=tuple(self.runs),
-            policy_id=self.pack.id,
-            policy_sha256=self.pack.sha256,
-            sources=tuple(self.sources),
-            milliseconds=seconds * 1000,
-            policy_version=self.pack.version,
-            schema_sha256=self.pack.schema_sha256,
-            words_withheld=hidden or self.present,
-            spans=tuple(self.spans),
-        )
+            reasons = tuple(replace(r, span="") for r in reasons)
+        return replace(decided, reasons=reasons, words_withheld=hidden or self.present, spans=tuple(self.spans))
 
     def _hidden(self) -> bool:
         """Whether the text is about harm to minors, or nobody could tell: then no word of it is shown anywhere."""
@@ -112,6 +99,30 @@ class Case:
             for r in self.reasons
         )
         return self.minors or locked or (judged and not known)
+
+
+def conclude(
+    pack: Pack,
+    scores: Mapping[str, float],
+    reasons: Iterable[Reason],
+    runs: Iterable[ClassifierRun],
+    sources: Iterable[str],
+    milliseconds: float,
+) -> Decision:
+    """Return what follows under ``pack``: the most severe action of all reasons, which come gravest first."""
+    ordered = tuple(sorted(reasons, key=lambda r: (-r.action.severity, -r.score, r.category)))
+    return Decision(
+        action=max((r.action for r in ordered), key=lambda a: a.severity, default=Action.ALLOW),
+        scores=dict(sorted(scores.items())),
+        reasons=ordered,
+        classifiers=tuple(runs),
+        policy_id=pack.id,
+        policy_sha256=pack.sha256,
+        sources=tuple(sources),
+        milliseconds=milliseconds,
+        policy_version=pack.version,
+        schema_sha256=pack.schema_sha256,
+    )
 
 
 def is_negative(source: str) -> bool:

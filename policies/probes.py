@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safegen.errors import InputError, PolicyError
+from safegen.policies.engine_case import conclude
 from safegen.types import Action, ClassifierRun, Decision, Json, Reason, RunStatus
 
 if TYPE_CHECKING:
@@ -294,19 +295,8 @@ class ProbeCase:
 
     def decision(self) -> Decision:
         """Return what was decided so far."""
-        reasons = sorted(self.reasons, key=lambda r: (-r.action.severity, -r.score, r.category))
-        return Decision(
-            action=max((r.action for r in reasons), key=lambda a: a.severity, default=Action.ALLOW),
-            scores=dict(sorted(self.scores.items())),
-            reasons=tuple(reasons),
-            classifiers=tuple(self.runs),
-            policy_id=self.pack.id,
-            policy_sha256=self.pack.sha256,
-            sources=tuple(self.sources),
-            milliseconds=sum(r.milliseconds for r in self.runs),
-            policy_version=self.pack.version,
-            schema_sha256=self.pack.schema_sha256,
-        )
+        spent = sum(r.milliseconds for r in self.runs)
+        return conclude(self.pack, self.scores, self.reasons, self.runs, self.sources, spent)
 
 
 def _run(

@@ -20,13 +20,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "unit"), str(Path(__file__).parent)]
 
-from writer import make_file, processor, sha256, status, timed  # noqa: E402 - found beside this file
+from writer import make_file, median_ratios, processor, sha256, status, timed  # noqa: E402 - found beside this file
 
 STEPS = ("safegen", "safegen, one bit changed", "c2pa-python")
 TARGETS = {"safegen / sha256": 1.2, "peak over base, MB": 16.0, "growth over the cycles, MB": 2.0}
@@ -144,10 +145,7 @@ def summarise(found: dict[str, Any]) -> dict[str, Any]:
     """Medians of the rounds' ratios: by the clock, and of computing time."""
     sizes = {}
     for size, data in found["sizes"].items():
-
-        def ratios(a: str, b: str, rounds: list[Any] = data["rounds"]) -> dict[str, float]:
-            pairs = [(r[a]["step"], r[a]["sha256"] if b == "sha256" else r[b]["step"]) for r in rounds]
-            return {k: round(statistics.median(x[k] / max(y[k], 1e-9) for x, y in pairs), 3) for k in ("wall", "cpu")}
+        ratios = partial(median_ratios, data["rounds"])
 
         sizes[size] = {f"{how} / sha256": ratios(how, "sha256") for how in STEPS}
         sizes[size] |= {

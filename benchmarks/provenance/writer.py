@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,14 +216,17 @@ def measure(sizes: list[float], rounds: int) -> dict[str, Any]:
     return found
 
 
+def median_ratios(rounds: list[Any], a: str, b: str) -> dict[str, float]:
+    """Medians over the rounds of step ``a`` to step ``b``, or to the hash pass right before ``a``."""
+    pairs = [(r[a]["step"], r[a]["sha256"] if b == "sha256" else r[b]["step"]) for r in rounds]
+    return {k: round(statistics.median(x[k] / max(y[k], 1e-9) for x, y in pairs), 3) for k in ("wall", "cpu")}
+
+
 def summarise(found: dict[str, Any]) -> dict[str, Any]:
     """Medians of the rounds' ratios: by the clock, and of computing time."""
     sizes = {}
     for size, data in found["sizes"].items():
-
-        def ratios(a: str, b: str, rounds: list[Any] = data["rounds"]) -> dict[str, float]:
-            pairs = [(r[a]["step"], r[a]["sha256"] if b == "sha256" else r[b]["step"]) for r in rounds]
-            return {k: round(statistics.median(x[k] / y[k] for x, y in pairs), 3) for k in ("wall", "cpu")}
+        ratios = partial(median_ratios, data["rounds"])
 
         sizes[size] = {
             "in place / sha256": ratios("native in place", "sha256"),

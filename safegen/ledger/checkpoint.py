@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -18,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from safegen.errors import LedgerError
 from safegen.ledger.merkle import HASH_BYTES
 
-_ED25519 = b"\x01"  # signature type byte of the signed-note specification
 _SIGNATURE_BYTES = 64
 _MAX_NOTE_CHARACTERS = 1 << 16
 _MAX_SIGNATURES = 100
@@ -28,39 +28,54 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 
 @dataclass(frozen=True, slots=True)
-class VerifierKey:
-    """A public key with the name that it signs under; ``str()`` is its vkey text ``name+keyid+base64(0x01||key)``."""
+class NoteKey:
+    """An Ed25519 public key with the name that it signs notes under; ``str()`` is its vkey text.
+
+    That is ``name+keyid+base64(type||key)``. What signs under it is told by the type byte of the subclass.
+    """
 
     name: str
     public: bytes  # 32 bytes
+    kind: ClassVar[bytes]  # signature type of the signed-note specification
+    called: ClassVar[str]
+    of_kind: ClassVar[str]
 
     @classmethod
-    def of(cls, name: str, key: Ed25519PublicKey | Ed25519PrivateKey) -> VerifierKey:
-        """Return the verifier key of an Ed25519 key; LedgerError if ``name`` is no valid key name."""
+    def of(cls, name: str, key: Ed25519PublicKey | Ed25519PrivateKey) -> Self:
+        """Return the key of an Ed25519 key pair; LedgerError if ``name`` is no valid key name."""
         public = key.public_key() if isinstance(key, Ed25519PrivateKey) else key
         return cls(check_name(name), public.public_bytes_raw())
 
     @classmethod
-    def parse(cls, text: str) -> VerifierKey:
-        """Read a vkey; LedgerError if it is malformed, not Ed25519, or its key id does not fit."""
+    def parse(cls, text: str) -> Self:
+        """Read a vkey; LedgerError if it is malformed, of another type, or its key id does not fit."""
         parts = text.split("+", 2)
         if len(parts) != 3 or not _KEY_ID.fullmatch(parts[1]):
-            raise LedgerError("not a verifier key: expected name+keyid+base64")
-        data = _decode(parts[2], "verifier key")
-        if data[:1] != _ED25519 or len(data) != 33:
-            raise LedgerError("the verifier key is not an Ed25519 key")
+            raise LedgerError(f"not a {cls.called}: expected name+keyid+base64")
+        data = _decode(parts[2], cls.called)
+        if data[:1] != cls.kind or len(data) != 33:
+            raise LedgerError(f"the {cls.called} is not {cls.of_kind}")
         key = cls(check_name(parts[0]), data[1:])
         if key.key_id.hex() != parts[1]:
-            raise LedgerError("the verifier key's id does not fit its name and key")
+            raise LedgerError(f"the {cls.called}'s id does not fit its name and key")
         return key
 
     @property
     def key_id(self) -> bytes:
-        """4 bytes: SHA-256(name || 0x0A || 0x01 || key)[:4]."""
-        return hashlib.sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()[:4]
+        """4 bytes: SHA-256(name || 0x0A || type || key)[:4]."""
+        return hashlib.sha256(self.name.encode() + b"\n" + self.kind + self.public).digest()[:4]
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(_ED25519 + self.public).decode()}"
+        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(self.kind + self.public).decode()}"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierKey(NoteKey):
+    """A log's key: it signs checkpoints."""
+
+    kind: ClassVar[bytes] = b"\x01"
+    called: ClassVar[str] = "verifier key"
+    of_kind: ClassVar[str] = "an Ed25519 key"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,56 +8,26 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import hashlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from safegen.errors import LedgerError
-from safegen.ledger.checkpoint import check_name
+from safegen.ledger.checkpoint import NoteKey
 
-_COSIGNATURE = b"\x04"  # signature type byte of the signed-note specification
 _TIME_BYTES, _SIGNATURE_BYTES = 8, 64
 _MAX_TIME = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
-class WitnessKey:
-    """A witness's public key with its name; ``str()`` is its vkey text ``name+keyid+base64(0x04||key)``."""
+class WitnessKey(NoteKey):
+    """A witness's key: it cosigns the checkpoints of others."""
 
-    name: str
-    public: bytes  # 32 bytes
-
-    @classmethod
-    def of(cls, name: str, key: Ed25519PublicKey | Ed25519PrivateKey) -> WitnessKey:
-        """Return the witness key of an Ed25519 key; LedgerError if ``name`` is no valid key name."""
-        public = key.public_key() if isinstance(key, Ed25519PrivateKey) else key
-        return cls(check_name(name), public.public_bytes_raw())
-
-    @classmethod
-    def parse(cls, text: str) -> WitnessKey:
-        """Read a vkey; LedgerError if it is malformed, no cosignature key, or its key id does not fit."""
-        name, _, rest = text.strip().partition("+")
-        key_id, _, encoded = rest.partition("+")
-        try:
-            data = base64.b64decode(encoded, validate=True)
-        except ValueError as error:
-            raise LedgerError("not a witness key: expected name+keyid+base64") from error
-        if data[:1] != _COSIGNATURE or len(data) != 33:
-            raise LedgerError("not a witness key: expected an Ed25519 cosignature key (type 4)")
-        key = cls(check_name(name), data[1:])
-        if key.key_id.hex() != key_id:
-            raise LedgerError("the witness key's id does not fit its name and key")
-        return key
-
-    @property
-    def key_id(self) -> bytes:
-        """4 bytes: SHA-256(name || 0x0A || 0x04 || key)[:4]."""
-        return hashlib.sha256(self.name.encode() + b"\n" + _COSIGNATURE + self.public).digest()[:4]
-
-    def __str__(self) -> str:
-        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(_COSIGNATURE + self.public).decode()}"
+    kind: ClassVar[bytes] = b"\x04"
+    called: ClassVar[str] = "witness key"
+    of_kind: ClassVar[str] = "an Ed25519 cosignature key (type 4)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import http.client
-import urllib.request
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -22,6 +21,7 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
 from safegen.errors import ConfigError, ProvenanceError
+from safegen.provenance.authority import post
 from safegen.types import Json
 
 SECONDS: Final = 10.0
@@ -128,7 +128,9 @@ def _responders(leaf: x509.Certificate) -> list[str]:
 def _ask(url: str, leaf: x509.Certificate, issuer: x509.Certificate) -> Staple:
     # SHA-1 names the certificate and protects nothing; responders with answers made in advance know no other.
     query = ocsp.OCSPRequestBuilder().add_certificate(leaf, issuer, hashes.SHA1()).build()  # noqa: S303
-    content = _post(url, query.public_bytes(serialization.Encoding.DER))
+    content = post(
+        url, query.public_bytes(serialization.Encoding.DER), (_QUERY, _REPLY), seconds=SECONDS, most=MAX_BYTES
+    )
     answer = ocsp.load_der_ocsp_response(content)
     if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
         raise ValueError(f"refused: {answer.response_status.name}")
@@ -206,14 +208,3 @@ def _verify(key: Any, answer: ocsp.OCSPResponse) -> None:
         key.verify(signature, message, padding.PKCS1v15(), digest)
     else:
         raise ValueError("the answer is signed with a key of an unknown kind")
-
-
-def _post(url: str, query: bytes) -> bytes:
-    request = urllib.request.Request(  # noqa: S310 - _responders lets http and https through only
-        url, data=query, headers={"Content-Type": _QUERY, "Accept": _REPLY}, method="POST"
-    )
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310
-        content = bytes(answer.read(MAX_BYTES + 1))
-    if len(content) > MAX_BYTES:
-        raise ValueError("the answer is too long")
-    return content

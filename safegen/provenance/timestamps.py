@@ -13,13 +13,13 @@ import http.server
 import os
 import secrets
 import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from safegen.errors import ConfigError, ProvenanceError
+from safegen.provenance.authority import post
 from safegen.types import Json
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class Stamping:
             if authority == WITHOUT:
                 continue
             try:
-                self.stamp = _checked(_post(authority, query), request, authority)
+                content = post(authority, query, (_QUERY, _REPLY), seconds=SECONDS, most=MAX_BYTES)
+                self.stamp = _checked(content, request, authority)
                 return
             except (OSError, ValueError, http.client.HTTPException) as error:
                 self.failures.append(f"{authority}: {error or type(error).__name__}")
@@ -174,17 +175,6 @@ def _bypass_proxies() -> None:
         present = [host for host in os.environ.get(name, "").split(",") if host]
         if RELAY_HOST not in present and "*" not in present:
             os.environ[name] = ",".join([*present, RELAY_HOST])
-
-
-def _post(authority: str, query: bytes) -> bytes:
-    request = urllib.request.Request(  # noqa: S310 - parse_authorities lets http and https through only
-        authority, data=query, headers={"Content-Type": _QUERY, "Accept": _REPLY}, method="POST"
-    )
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310
-        content = bytes(answer.read(MAX_BYTES + 1))
-    if len(content) > MAX_BYTES:
-        raise ValueError("the answer is too long")
-    return content
 
 
 def _checked(content: bytes, request: TimeStampRequest, authority: str) -> TimeStamp:
