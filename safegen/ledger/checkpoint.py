@@ -20,10 +20,12 @@ from safegen.errors import LedgerError
 from safegen.ledger.merkle import HASH_BYTES
 
 _SIGNATURE_BYTES = 64
-_MAX_NOTE_CHARACTERS = 1 << 16
+_MAX_NOTE_CHARACTERS = 1_000_000  # as golang.org/x/mod: room for sixteen signatures of any type
 _MAX_SIGNATURES = 100
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 _KEY_ID = re.compile(r"[0-9a-f]{8}")
+_KEY_ID_BYTES = 4
+_KEY_NAME = re.compile(r"[^\s+]+")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 
@@ -145,12 +147,14 @@ def open_note(note: str, *keys: VerifierKey) -> str:
     signed = False
     for line in lines:
         parts = line.split(" ")
-        if len(parts) != 3 or parts[0] != "—" or not parts[1]:
+        if len(parts) != 3 or parts[0] != "—" or not _KEY_NAME.fullmatch(parts[1]):
             raise LedgerError("not a signed note: malformed signature line")
         data = _decode(parts[2], "signature")
+        if len(data) <= _KEY_ID_BYTES:
+            raise LedgerError("not a signed note: a signature without bytes")
         for key in keys:
-            if parts[1] == key.name and data[:4] == key.key_id:
-                _check_signature(key, data[4:], message)
+            if parts[1] == key.name and data[:_KEY_ID_BYTES] == key.key_id:
+                _check_signature(key, data[_KEY_ID_BYTES:], message)
                 signed = True
     if not signed:
         raise LedgerError("the note is not signed by a known key")

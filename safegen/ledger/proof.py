@@ -19,6 +19,7 @@ TILE_LEVELS = 8
 """Stored nodes lie this many levels apart: a tile of 256 rows stands for one row of the next."""
 
 _HEADER = "c2sp.org/tlog-proof@v1"
+_EXTRA = "extra "
 _INDEX = re.compile(r"index (0|[1-9][0-9]{0,18})")
 
 
@@ -39,16 +40,20 @@ class InclusionProof:
 
     @classmethod
     def from_text(cls, text: str, leaf: str | bytes) -> InclusionProof:
-        """Read a tlog-proof about ``leaf`` (its canonical JSON); LedgerError if it is malformed. Proves nothing yet."""
+        """Read a tlog-proof about ``leaf`` (its canonical JSON); LedgerError if it is malformed. Proves nothing yet.
+
+        The extra data that a proof may carry is authenticated by nothing: it is checked for its form and passed over.
+        """
         front, gap, checkpoint = text.partition("\n\n")
-        lines = front.split("\n")
-        index = _INDEX.fullmatch(lines[1]) if len(lines) > 1 else None
-        if not gap or lines[0] != _HEADER or index is None:
+        header, *lines = front.split("\n")
+        if lines and lines[0].startswith(_EXTRA):
+            _decoded(lines.pop(0).removeprefix(_EXTRA))
+        index = _INDEX.fullmatch(lines[0]) if lines else None
+        if not gap or header != _HEADER or index is None:
             raise LedgerError(f"not an inclusion proof: expected {_HEADER}, an index, hashes and a checkpoint")
-        try:
-            path = tuple(base64.b64decode(line, validate=True).hex() for line in lines[2:])
-        except (binascii.Error, ValueError) as exc:
-            raise LedgerError("not an inclusion proof: a hash is not base64") from exc
+        path = tuple(_decoded(line).hex() for line in lines[1:])
+        if any(len(step) != 2 * merkle.HASH_BYTES for step in path):
+            raise LedgerError("not an inclusion proof: a hash is not 32 bytes")
         size = Checkpoint.parse(checkpoint.rpartition("\n\n")[0] + "\n").size
         return cls(int(index[1]), size, merkle.leaf_hash(_bytes(leaf)).hex(), path, checkpoint)
 
@@ -106,6 +111,13 @@ class TreeReader:
 def damaged(detail: str) -> LedgerDamagedError:
     """Return the error for tables that contradict themselves."""
     return LedgerDamagedError(f"the ledger is damaged: {detail}", remedy="run: safegen ledger fsck")
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise LedgerError("not an inclusion proof: a line is not base64") from exc
 
 
 def _bytes(leaf: str | bytes) -> bytes:
