@@ -7,9 +7,11 @@ A later revision that changes a view brings its own text, and drops this one's f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import DBAPIError
 
 FROM_ENTRY: Final = {
     "time": "time", "kind": "kind", "content_id": "content_id", "asset_sha256": "asset_sha256",
@@ -29,6 +31,8 @@ FROM_LEAF: Final = {
     "certificate": ("body", "signature", "leaf_sha256"),
 }
 """Columns of ``audit_entries`` that are read from the leaf, and where they stand in it."""
+
+_TABLES: Final = ("entries", "entry_facts", "daily_counts")
 
 COLUMNS: Final = ("entry", *FROM_ENTRY, *FROM_LEAF)
 
@@ -82,14 +86,69 @@ def definitions(dialect: str) -> dict[str, str]:
     }
 
 
-def missing_views(connection: Connection) -> list[str]:
-    """Return the views that an open ledger lacks; on SQLite also those whose text is not ours."""
-    wanted = definitions(connection.dialect.name)
-    if connection.dialect.name != "sqlite":
-        return sorted(wanted.keys() - {*inspect(connection).get_view_names()})
-    query = "SELECT name, sql FROM sqlite_master WHERE type = 'view'"
-    present = {str(name): str(sql) for name, sql in connection.exec_driver_sql(query)}
-    return sorted(name for name, text in wanted.items() if present.get(name) != create(name, text))
+def faults(connection: Connection) -> list[str]:
+    """Return what is wrong with the views of an open ledger, a sentence each: missing, changed, or not comparable."""
+    wanted, others = definitions(connection.dialect.name), list[str]()
+    if connection.dialect.name == "sqlite":
+        query = "SELECT name, sql FROM sqlite_master WHERE type = 'view'"
+        present = {
+            str(name): str(sql) == create(str(name), wanted.get(str(name), ""))
+            for name, sql in connection.exec_driver_sql(query)
+        }
+    elif connection.dialect.name == "postgresql":
+        try:
+            present, others = _postgresql_state(connection, wanted)
+        except DBAPIError as error:
+            return [
+                f"the views for auditors could not be compared with what they should be: {str(error.orig).strip()};"
+                " verify as a user who may create temporary views"
+            ]
+    else:
+        present = dict.fromkeys(inspect(connection).get_view_names(), True)
+    missing = [f"the view {name} is missing" for name in sorted(wanted.keys() - present.keys())]
+    changed = [f"the view {name} was changed" for name in sorted(wanted.keys() & present.keys()) if not present[name]]
+    return missing + changed + others
+
+
+_SHADOW: Final = "safegen_shadow_"
+_COMPARED: Final = f"""
+SELECT n, pg_get_viewdef(v.oid) = pg_get_viewdef(('pg_temp.{_SHADOW}' || n)::regclass) AND v.reloptions IS NULL
+    AND NOT EXISTS (SELECT 1 FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass
+        AND d.objid = r.oid WHERE r.ev_class = v.oid AND d.refclassid <> 'pg_class'::regclass
+        AND d.refobjid IS DISTINCT FROM to_regprocedure('safegen_leaf(text)'))
+FROM unnest(%(names)s::text[]) AS n JOIN pg_class v ON v.oid = to_regclass(n) AND v.relkind = 'v'"""
+"""PostgreSQL: whether it tells of each view what it tells of one that was made just now, and whether the view rests on
+tables and our function alone: the same words could mean an operator that somebody else made."""
+
+_READS_LEAVES: Final = """
+SELECT count(*) FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+WHERE p.oid = to_regprocedure('safegen_leaf(text)') AND p.prosrc = %(body)s
+    AND l.lanname = 'plpgsql' AND NOT p.prosecdef AND p.proconfig IS NULL"""
+_ROW_SECURITY: Final = """
+SELECT n FROM unnest(%(tables)s::text[]) AS n JOIN pg_class t ON t.oid = to_regclass(n) AND t.relrowsecurity
+ORDER BY n"""
+
+
+def _postgresql_state(connection: Connection, wanted: Mapping[str, str]) -> tuple[dict[str, bool], list[str]]:
+    """Whether each view that is there is ours, and what else decides what the views show.
+
+    PostgreSQL keeps no text of a view. What it makes of ours it tells of temporary views, which are gone at the end.
+    """
+    savepoint = connection.begin_nested()
+    try:
+        for name, text in wanted.items():
+            connection.exec_driver_sql(f"CREATE TEMPORARY VIEW {_SHADOW}{name} AS {text}")
+        told = connection.exec_driver_sql(_COMPARED, {"names": [*wanted]})
+        present = {str(name): bool(same) for name, same in told}
+    finally:
+        savepoint.rollback()
+    others = []
+    body = LEAF_FUNCTION.partition("$body$")[2].partition("$body$")[0]
+    if not connection.exec_driver_sql(_READS_LEAVES, {"body": body}).scalar():
+        others.append("the function safegen_leaf that the views read leaves with was changed")
+    for name in connection.exec_driver_sql(_ROW_SECURITY, {"tables": [*_TABLES]}).scalars():
+        others.append(f"row security is on for the table {name}: not everybody sees all of it")
+    return present, others
 
 
 def create(name: str, text: str) -> str:
