@@ -44,14 +44,14 @@ def upgrade() -> None:
         sa.Column("mac", sa.String(64), nullable=False),
         sa.Column("outcome", sa.Text),
     )
-    _fill(submissions)
+    fill(submissions)
     dialect = op.get_bind().dialect.name
     if dialect == "sqlite":
         for table in _REWRITTEN:
             op.execute(f"DROP TRIGGER {table}_only_append")
     elif dialect == "postgresql":
         op.get_bind().exec_driver_sql(guards.FUNCTION.replace("%", "%%"))
-    for name, text in guards.definitions(dialect).items():
+    for name, text in guards.definitions(dialect, ("submissions",)).items():
         if dialect != "sqlite" or not _is_old(name):
             op.get_bind().exec_driver_sql(text)
 
@@ -62,7 +62,7 @@ def _is_old(name: str) -> bool:
     return table in _REWRITTEN and what in ("no_update", "no_delete")
 
 
-def _fill(table: sa.Table) -> None:
+def fill(table: sa.Table) -> None:
     connection, last = op.get_bind(), -1
     query = sa.text(
         "SELECT idx, time, leaf FROM entries WHERE idx > :last AND asset_sha256 IS NOT NULL ORDER BY idx LIMIT :page"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, Row, func, select
@@ -20,7 +21,6 @@ from safegen.ledger.rows import (
     EntryRow,
     NoteRow,
     Peekable,
-    Said,
     closer_look,
     column_faults,
     digest_or_none,
@@ -31,7 +31,6 @@ from safegen.ledger.rows import (
     one_before,
     quick_look,
 )
-from safegen.ledger.submissions import SubmissionsCheck
 
 _PAGE = 1000
 _MAX_PROBLEMS = 1000
@@ -75,16 +74,26 @@ def audit(
     return _Audit(connection, public_key, origin, outside, progress).run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    """A row with its place, the hash of its leaf, the hash that it states, and what its leaf says."""
+class _Looked(NamedTuple):
+    """A row with its place, the hash of its leaf, the hash that it states, and the body that its leaf states."""
 
-    index: int
+    place: int
     row: EntryRow
     computed: bytes | None
     stored: bytes | None
-    said: Said | None
-    faults: list[str]
+    body: dict[str, Any] | None
+    faults: Sequence[str]
+
+
+def _derived(
+    row: EntryRow, body: dict[str, Any], faults: Sequence[str]
+) -> tuple[tuple[str, ...], frozenset[tuple[str, str]]]:
+    """Return the ``day_of`` and ``facts_of`` an entry that is as it was signed, though its columns may not be."""
+    if faults:
+        leaf = decode_leaf(row.leaf)
+        row = row._replace(**{name: leaf[name] for name in COLUMNS})
+    day = day_from(row.time, row.kind, row.model, row.policy_sha256, row.action)
+    return day, facts_from(row.kind, row.content_id, row.asset_sha256, row.action, body)
 
 
 class _Audit:
@@ -113,7 +122,7 @@ class _Audit:
         self._key = self._choose_key(public_key, origin)
         self._outside = self._read_outside(outside)
         self._facts = FactsCheck(connection, self._add)
-        self._submissions = SubmissionsCheck(connection, self._add)
+        self._sound = 0  # the entries before this one are as they were signed, but for those that are named
         self._open: list[_Looked] = []  # the entries after the last checkpoint
         self._open_time: object = None
 
@@ -136,9 +145,10 @@ class _Audit:
             self._add(None, "outside", f"a checkpoint kept outside covers {size} entries; the ledger has {expected}")
         for fault in guards.faults(self._connection) + views.faults(self._connection):
             self._add(None, "schema", fault)
+        if self._problems or not self._facts.adds_up():
+            self._check_facts()
         if not self._problems:  # they follow from entries that are all there and as they were
             self._facts.rest(expected)
-            self._submissions.rest()
         if self._more:
             self._add_anyway(Problem(None, "", f"and {self._more} more problems"))
         root = "" if self._broken else self._tree.root().hex()
@@ -154,17 +164,17 @@ class _Audit:
                 return expected
             self._close(None, missing=True)
             self._skip(expected, index, notes)
-        said = quick_look(row)
+        body = quick_look(row)
         computed = hash_leaf(row.leaf) if isinstance(row.leaf, str) else None
         stored = computed if computed is not None and row.leaf_hash == computed.hex() else digest_or_none(row.leaf_hash)
-        faults: list[str] = []
+        faults: Sequence[str] = ()
         time: object = row.time
-        if said is None or stored is not computed:
-            faults, said = column_faults(row), closer_look(row)
-            time = decode_leaf(row.leaf)["time"] if said is not None else time
+        if body is None or stored is not computed:
+            faults, body = column_faults(row), closer_look(row)
+            time = decode_leaf(row.leaf)["time"] if body is not None else time
         if self._open and time != self._open_time:
             self._close(None, missing=True)
-        self._open.append(_Looked(index, row, computed, stored, said, faults))
+        self._open.append(_Looked(index, row, computed, stored, body, faults))
         self._open_time = time
         size: int = index + 1
         while (note := notes.peek()) is not None and (not is_whole(note.size) or note.size < size):
@@ -201,29 +211,28 @@ class _Audit:
         group, self._open = self._open, []
         if not group:
             return
-        last = group[-1].index
+        last = group[-1].place
         if missing:
             self._add(last, "checkpoints.size", f"the checkpoint of size {last + 1} is missing")
         chosen = self._choose(group, signed)
         wrong = self._broken or signed is None
-        for looked, digest in zip(group, chosen, strict=True):
-            for level, position, node in self._tree.push(digest):
-                if level % TILE_LEVELS == 0:
-                    self._tiles[level, position] = node
-            if looked.index + 1 in self._outside:
-                self._compare_outside(looked.index, wrong)
+        first = begin = group[0].place
+        kept = sorted(size for size in self._outside if first < size <= last)
+        for end in (*kept, last + 1):  # the tree must be seen at the size of each
+            for level, position, node in self._tree.extend(chosen[begin - first : end - first], TILE_LEVELS):
+                self._tiles[level, position] = node
+            if end in self._outside:
+                self._compare_outside(end - 1, wrong)
+            begin = end
         if signed is not None and not self._broken and signed.root != self._tree.root():
             self._broken = True
             which = "another entry here: it was" if len(group) == 1 else f"other entries here (up to {last}): one was"
-            self._add(group[0].index, "leaf", f"the signed checkpoint {signed.size} covers {which} replaced")
+            self._add(group[0].place, "leaf", f"the signed checkpoint {signed.size} covers {which} replaced")
         if not self._broken:
+            self._sound = last + 1
             for looked, digest in zip(group, chosen, strict=True):
-                if looked.computed == digest and looked.said is not None:
-                    row = looked.row
-                    if looked.faults:  # its columns may say something else than its leaf
-                        leaf = decode_leaf(row.leaf)
-                        row = row._replace(**{name: leaf[name] for name in COLUMNS})
-                    self._follow(looked.index, row, looked.said)
+                if looked.computed == digest and looked.body is not None:
+                    self._facts.entry(looked.place, *_derived(looked.row, looked.body, looked.faults))
 
     def _choose(self, group: list[_Looked], signed: Checkpoint | None) -> list[bytes]:
         """Report what is wrong in the rows; return the leaf hashes to build on: those that the checkpoint confirms."""
@@ -231,7 +240,7 @@ class _Audit:
         for looked in group:
             if looked.faults and looked.stored is not None and looked.stored == looked.computed:
                 for name in looked.faults:
-                    self._add(looked.index, name, f"{name} does not agree with the leaf")
+                    self._add(looked.place, name, f"{name} does not agree with the leaf")
         chosen = [looked.stored or looked.computed or merkle.EMPTY_ROOT for looked in group]
         if not doubts:
             return chosen
@@ -240,7 +249,7 @@ class _Audit:
         if signed is not None and not self._broken:
             confirmed = self._confirmed(group, chosen, doubts, signed.root)
         for i in doubts:
-            index, looked = group[i].index, group[i]
+            index, looked = group[i].place, group[i]
             if confirmed is None:
                 self._broken = True
                 chosen[i] = looked.computed or looked.stored or merkle.EMPTY_ROOT
@@ -280,13 +289,6 @@ class _Audit:
             self._add(index, "outside", f"a checkpoint kept outside over {index + 1} entries does not fit: {blame}")
             self._broken = True
 
-    def _follow(self, index: int, row: EntryRow, said: Said) -> None:
-        """Compare what follows from an entry that is as it was signed."""
-        day = day_from(row.time, row.kind, row.model, row.policy_sha256, row.action)
-        self._facts.entry(index, day, facts_from(row.kind, row.content_id, row.asset_sha256, row.action, said.body))
-        if said.key is not None:
-            self._submissions.entry(index, said.key)
-
     def _signed(self, index: int, note: NoteRow) -> Checkpoint | None:
         """Return a checkpoint if it is validly signed and stands at its place; otherwise it is named."""
         size = index + 1
@@ -303,6 +305,15 @@ class _Audit:
         return signed
 
     # -- the rest -----------------------------------------------------------------------------------------------------
+
+    def _check_facts(self) -> None:
+        """Compare the index with each entry that is as it was signed."""
+        changed = {problem.index for problem in self._problems if problem.column in ("leaf", "idx")}
+        for row in entry_rows(self._connection):
+            if not is_whole(row.idx) or row.idx >= self._sound:
+                break
+            if row.idx not in changed and (body := closer_look(row)) is not None:
+                self._facts.closely(row.idx, _derived(row, body, column_faults(row))[1])
 
     def _check_nodes(self) -> None:
         stored: set[tuple[object, object]] = set()

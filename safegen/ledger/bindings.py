@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, select
 
 from safegen.ledger.entry import Event, EventKind
 from safegen.ledger.models import soft_bindings
@@ -18,7 +18,6 @@ MAX_NAME = 100
 """Characters of a scheme's name at most, and MAX_ID of a manifest's: longer ones are nothing that safegen writes."""
 MAX_ID = 255
 
-INSERT = insert(soft_bindings)
 _ALL = select(soft_bindings.c.entry, soft_bindings.c.alg, soft_bindings.c.value, soft_bindings.c.manifest_id)
 BY_VALUE = (
     _ALL.where(
@@ -51,9 +50,9 @@ class Binding:
         """The clip that the binding names."""
         return ContentId(self.value)
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> tuple[object, ...]:
         """The row of the table."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return (self.entry, self.alg, self.value, self.manifest_id)
 
 
 def binding_of(index: int, event: Event) -> Binding | None:

@@ -7,21 +7,21 @@ brings its own text.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import Connection
 
-KEPT: Final = ("entries", "checkpoints", "nodes", "submissions")
+KEPT: Final = ("entries", "checkpoints", "nodes")
 """Tables that only grow. What follows from entries alone and may be derived again (indexes, counts) is not guarded."""
 
-_SINCE_0001: Final = KEPT[:3]
 _AT_THE_END: Final = {  # INSERT OR REPLACE deletes without firing DELETE triggers, so inserts must come at the end
     "entries": "NEW.idx IS NOT coalesce((SELECT idx FROM entries ORDER BY idx DESC LIMIT 1), -1) + 1"
     " OR (NEW.kind = 'generated' AND"
     " EXISTS (SELECT 1 FROM entries WHERE content_id = NEW.content_id AND kind = 'generated'))",
     "checkpoints": "NEW.size <= (SELECT size FROM checkpoints ORDER BY size DESC LIMIT 1)",
     "nodes": "EXISTS (SELECT 1 FROM nodes WHERE level = NEW.level AND position = NEW.position)",
-    "submissions": "EXISTS (SELECT 1 FROM submissions WHERE key = NEW.key)",
+    "submissions": "EXISTS (SELECT 1 FROM submissions WHERE key = NEW.key)",  # from revision 0007 to 0008
 }
 _SHRINKS: Final = "NEW.id <> OLD.id OR NEW.size < OLD.size"
 
@@ -34,22 +34,27 @@ END $body$
 """PostgreSQL: what its triggers call."""
 
 
-def definitions(dialect: str) -> dict[str, str]:
-    """Return the statement that makes each trigger of ``sqlite`` or ``postgresql``, by its name."""
-    return {"sqlite": _sqlite, "postgresql": _postgresql}.get(dialect, dict)()
+def definitions(dialect: str, more: Sequence[str] = ()) -> dict[str, str]:
+    """Return the statement that makes each trigger of ``sqlite`` or ``postgresql``, by its name.
+
+    ``more`` are tables that an earlier revision had as well.
+    """
+    make = {"sqlite": _sqlite, "postgresql": _postgresql}.get(dialect)
+    return {} if make is None else make((*KEPT, *more))
 
 
-def _sqlite() -> dict[str, str]:
+def _sqlite(kept: Sequence[str]) -> dict[str, str]:
     made = {
         f"{table}_no_{what.lower()}": f"CREATE TRIGGER {table}_no_{what.lower()} BEFORE {what} ON {table}"
         f" BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: {what} on {table} refused'); END"
-        for table in KEPT
+        for table in kept
         for what in ("UPDATE", "DELETE")
     }
     made |= {
         f"{table}_only_append": f"CREATE TRIGGER {table}_only_append BEFORE INSERT ON {table} WHEN {wrong}"
         f" BEGIN SELECT RAISE(ROLLBACK, 'the ledger is append-only: INSERT into {table} refused'); END"
         for table, wrong in _AT_THE_END.items()
+        if table in kept
     }
     for name, when in {
         "head_no_delete": "BEFORE DELETE ON head",
@@ -61,12 +66,12 @@ def _sqlite() -> dict[str, str]:
     return made
 
 
-def _postgresql() -> dict[str, str]:
+def _postgresql(kept: Sequence[str]) -> dict[str, str]:
     call = "EXECUTE FUNCTION safegen_refuse()"
     made = {
         f"{table}_only_append": f"CREATE TRIGGER {table}_only_append BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
         f" FOR EACH STATEMENT {call}"
-        for table in KEPT
+        for table in kept
     }
     made["head_no_delete"] = (
         f"CREATE TRIGGER head_no_delete BEFORE DELETE OR TRUNCATE ON head FOR EACH STATEMENT {call}"

@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, TextClause, insert, text
+from sqlalchemy import Connection, TextClause, text
 
 from safegen.errors import LedgerError
 from safegen.ledger.entry import Event, EventKind
-from safegen.ledger.models import hash_bands
 
 BANDS: Final = 10
 WIDTH: Final = 24
@@ -27,7 +26,6 @@ PER_KEY: Final = 64
 POSITIONS: Final = tuple(tuple(range(band, BANDS * WIDTH, BANDS)) for band in range(BANDS))
 """The bits of each band, by their places in the hash: far apart, for neighbours flip together."""
 
-INSERT = insert(hash_bands)
 _HEX_DIGITS: Final = 64
 _QUERIES: Final[dict[str, TextClause]] = {
     "sqlite": text(
@@ -49,7 +47,7 @@ def keys_of(digest: bytes) -> list[int]:
     return [band << WIDTH | int("".join(digits[p] for p in places), 2) for band, places in enumerate(POSITIONS)]
 
 
-def rows_of(index: int, event: Event) -> list[dict[str, int]]:
+def rows_of(index: int, event: Event) -> list[tuple[int, int]]:
     """The rows for an entry: of a generated clip, if its video hash is recorded."""
     mark = event.body.get("mark")
     hashes = mark.get("video_hash") if isinstance(mark, Mapping) else None
@@ -58,7 +56,7 @@ def rows_of(index: int, event: Event) -> list[dict[str, int]]:
     chosen = {round(n * (len(hashes) - 1) / max(1, INDEXED - 1)) for n in range(INDEXED)} if hashes else set()
     digests = [_digest(hashes[n]) for n in sorted(chosen)]
     keys = {key for digest in digests if digest is not None for key in keys_of(digest)}
-    return [{"key": key, "entry": index} for key in sorted(keys)]
+    return [(key, index) for key in sorted(keys)]
 
 
 def candidates(connection: Connection, keys: Iterable[int], most: int) -> list[int]:

@@ -45,14 +45,29 @@ class Frontier:
 
     def push(self, leaf: bytes) -> list[tuple[int, int, bytes]]:
         """Append one leaf hash; return the inner nodes that it completed, as (level, position, hash)."""
+        return self.extend([leaf])
+
+    def extend(self, leaves: Sequence[bytes], step: int = 1) -> list[tuple[int, int, bytes]]:
+        """Append leaf hashes; return the inner nodes that they completed, as (level, position, hash), level by level.
+
+        Only those at multiples of ``step`` levels are returned.
+        """
         done: list[tuple[int, int, bytes]] = []
-        index, level, node = self.size, 0, leaf
-        while index >> level & 1:
-            node = node_hash(self.peaks.pop(), node)
-            level += 1
-            done.append((level, index >> level, node))
-        self.peaks.append(node)
-        self.size += 1
+        kept: list[bytes] = []  # peaks that stay or come, the smallest first
+        row, position, level = list(leaves), self.size, 0
+        self.size += len(row)
+        sha256 = hashlib.sha256
+        while row:
+            if position & 1:  # the first one's left sibling is a peak
+                row.insert(0, self.peaks.pop())
+                position -= 1
+            if len(row) & 1:
+                kept.append(row[-1])
+            row = [sha256(b"\x01" + left + right).digest() for left, right in zip(row[::2], row[1::2], strict=False)]
+            level, position = level + 1, position >> 1
+            if level % step == 0:
+                done += [(level, position + i, node) for i, node in enumerate(row)]
+        self.peaks += reversed(kept)
         return done
 
     def root(self) -> bytes:

@@ -121,15 +121,6 @@ stored_bindings = Table(
 )
 """Indexes of what a resolution service keeps for others (``safegen.ledger.stored``); ``value`` is a SHA-256 of it."""
 
-submissions = Table(
-    "submissions",
-    metadata,
-    Column("key", String(64), primary_key=True),
-    Column("entry", Big, nullable=False),
-    sqlite_with_rowid=False,
-)
-"""The first entry of each idempotency key (``safegen.ledger.entry.Draft.key``). It follows from the entries."""
-
 pending = Table(
     "pending",
     metadata,
@@ -139,4 +130,7 @@ pending = Table(
     Column("mac", String(64), nullable=False),
     Column("outcome", Text),
 )
-"""What writers ask for in the sequenced mode, and the answer (``safegen.ledger.sequencing``). No part of the record."""
+"""A row per writer of the sequenced mode: what it asks for, and the answer (``safegen.ledger.sequencing``).
+
+No part of the record; unlogged in PostgreSQL.
+"""

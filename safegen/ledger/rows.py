@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
-from json.encoder import encode_basestring
-from typing import Any, Final, NamedTuple
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, cast
 
+import orjson
 from sqlalchemy import Connection, Table, bindparam, select
 
 from safegen.errors import LedgerError
-from safegen.ledger.entry import COLUMNS, SCHEMA, Draft, decode_leaf, event_of, hash_leaf, split_leaf
+from safegen.ledger.entry import COLUMNS, SCHEMA, decode_leaf, hash_leaf
 from safegen.ledger.merkle import HASH_BYTES
 from safegen.ledger.models import checkpoints, entries
 from safegen.ledger.statements import Statement
 
 _PAGE: Final = 1000
-_DECODER: Final[Any] = json.JSONDecoder()
-_SCAN: Final = _DECODER.scan_once
-_QUOTE: Final = encode_basestring  # the standard library's own, in C
+_FIELDS: Final = itemgetter("index", *COLUMNS)
 
 
 class EntryRow(NamedTuple):
@@ -45,13 +42,6 @@ class NoteRow(NamedTuple):
     note: Any
 
 
-class Said(NamedTuple):
-    """What a row's leaf says, as far as verification asks. ``key``: see ``Draft.key``."""
-
-    body: dict[str, Any]
-    key: str | None
-
-
 def column_faults(row: Any) -> list[str]:
     """Return the names of an entry row's columns that contradict its leaf; ``leaf`` alone if it is not readable."""
     try:
@@ -66,50 +56,24 @@ def column_faults(row: Any) -> list[str]:
     return faults
 
 
-def quick_look(row: EntryRow) -> Said | None:
-    """Return what the leaf says if it is canonical and its columns agree with it; None if it takes a closer look.
-
-    A leaf is written from its columns once more, around its body: where that gives the text that is there, and the
-    body is one JSON object, reading the leaf can give nothing else.
-    """
-    idx, time, kind, content_id, asset, manifest, model, policy, action, leaf, _ = row
+def quick_look(row: EntryRow) -> dict[str, Any] | None:
+    """Return the body that a leaf states if the row's columns agree with the leaf; None if it takes a closer look."""
     try:
-        before = (
-            f'{{"action":{"null" if action is None else _QUOTE(action)},'
-            f'"asset_sha256":{"null" if asset is None else _QUOTE(asset)},"body":'
-        )
-        content = f',"content_id":{"null" if content_id is None else _QUOTE(content_id)},"index":'
-        between = (
-            f',"kind":{_QUOTE(kind)},"manifest_sha256":{"null" if manifest is None else _QUOTE(manifest)},'
-            f'"model":{"null" if model is None else _QUOTE(model)},'
-            f'"policy_sha256":{"null" if policy is None else _QUOTE(policy)},"schema":"{SCHEMA}","time":'
-        )
-        after = f"{content}{idx}{between}{_QUOTE(time)}}}"
-        end = len(leaf) - len(after)
-        if type(idx) is not int or not leaf.startswith(before) or not leaf.endswith(after):
-            return None
-        body, stop = _SCAN(leaf, len(before))
-    except (TypeError, ValueError, AttributeError, StopIteration, RecursionError):
+        fields = orjson.loads(row.leaf)
+        agree = row[:9] == _FIELDS(fields) and type(row.idx) is int and fields["schema"] == SCHEMA
+        body = fields["body"]
+    except (ValueError, TypeError, KeyError):
         return None
-    if stop != end or type(body) is not dict:
-        return None
-    if asset is None:
-        return Said(body, None)
-    said = f'{leaf[: end + len(content)]}{between}"'
-    return Said(body, hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest())
+    return body if agree and type(body) is dict else None
 
 
-def closer_look(row: EntryRow) -> Said | None:
-    """Return what a leaf says that need not be canonical; None if it says nothing that can be read."""
+def closer_look(row: EntryRow) -> dict[str, Any] | None:
+    """Return the body that a leaf states, whatever the columns say; None if it states nothing that can be read."""
     try:
         fields: dict[str, Any] = decode_leaf(row.leaf)
     except LedgerError:
         return None
-    event, parts = event_of(fields), split_leaf(row.leaf, fields["index"], fields["time"])
-    key = None
-    if parts is not None:
-        key = Draft(event, *(part.encode("utf-8", "surrogateescape") for part in parts)).key
-    return Said(fields["body"], key)
+    return cast("dict[str, Any]", fields["body"])
 
 
 def entry_rows(connection: Connection) -> Iterator[EntryRow]:

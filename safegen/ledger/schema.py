@@ -15,7 +15,7 @@ from safegen.settings import LEDGER_BUSY_SECONDS
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """All revisions, oldest first. A constant, so that opening a ledger need not load Alembic; a test compares."""
 
 HEAD = REVISIONS[-1]

@@ -280,7 +280,7 @@ def placed(connection: Connection, index: int, event: Event) -> None:
     LedgerError for an event that says something was erased which was not: only ``safegen.ledger.erasure`` gets there.
     """
     personal = event.body.get(PERSONAL)
-    if isinstance(personal, Mapping):
+    if personal is not None and isinstance(personal, Mapping):
         table = personal_fields
         mine = (table.c.record == str(personal.get("record"))) & table.c.entry.is_(None)
         connection.execute(table.update().where(mine).values(entry=index))

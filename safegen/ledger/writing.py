@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, cast
+from operator import attrgetter
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Dialect, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, Dialect, bindparam, func, select, text, update
 
 from safegen.errors import LedgerError
 from safegen.ledger import bindings, facts, likeness, merkle, stored, subjects
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, default_origin, open_checkpoint, sign_checkpoint
-from safegen.ledger.entry import COLUMNS, Draft, EventKind
-from safegen.ledger.models import checkpoints, entries, head, nodes, submissions
+from safegen.ledger.entry import COLUMNS, Draft, EventKind, split_leaf
+from safegen.ledger.inserts import Insert
+from safegen.ledger.models import checkpoints, entries, hash_bands, head, nodes, soft_bindings
 from safegen.ledger.proof import TILE_LEVELS, damaged
 from safegen.ledger.statements import Statement, together
 
@@ -33,10 +35,13 @@ _COVERING: Final = (
     .order_by(checkpoints.c.size)
     .limit(1)
 )
-_ANY: Final = {
-    "sqlite": "IN (SELECT value FROM json_each(:names))",
-    "postgresql": "= ANY(CAST(:names AS text[]))",
+_NAMES: Final = {
+    "sqlite": "(SELECT value AS name FROM json_each(:names)) AS wanted CROSS JOIN entries e",
+    "postgresql": "unnest(CAST(:names AS text[])) AS wanted(name) JOIN entries e",
 }
+"""Joined in this order, so that each name is sought in its own index, whatever the database makes of the rest."""
+
+_COLUMNS_OF: Final = attrgetter(*COLUMNS[1:])
 _TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -63,27 +68,21 @@ class Appender:
         self._last_note = ""  # the newest checkpoint that this object signed or checked
         locked = select(head.c.size, head.c.frontier, head.c.vkey).with_for_update()
         self._lock_head, self._ends, self._covering = (Statement(s, dialect) for s in (locked, _ENDS, _COVERING))
-        # A failing INSERT takes the whole transaction back, not itself alone: otherwise SQLite keeps a journal for each
-        # row of a table with triggers, which takes twice as long as the row.
-        self._insert = {
-            table.name: Statement(insert(table).prefix_with("OR ROLLBACK", dialect="sqlite"), dialect)
-            for table in (entries, nodes, checkpoints, submissions)
-        }
-        self._bindings = Statement(bindings.INSERT, dialect)
-        self._bands = Statement(likeness.INSERT, dialect)
-        self._facts, self._counts = Statement(facts.INSERT, dialect), Statement(facts.COUNT, dialect)
-        some = _ANY.get(dialect.name, "IN (:names)")
-        self._known = Statement(text(f"SELECT key, entry FROM submissions WHERE key {some}"), dialect)  # noqa: S608
-        same = f"SELECT content_id, idx FROM entries WHERE kind = 'generated' AND content_id {some}"  # noqa: S608
-        self._generated = Statement(text(same), dialect)
+        tables = (entries, nodes, checkpoints, soft_bindings, hash_bands, facts.entry_facts)
+        self._insert = {table.name: Insert(table, dialect) for table in tables}
+        self._counts = Statement(facts.COUNT, dialect)
+        named = _NAMES.get(dialect.name, "(SELECT :names AS name) AS wanted JOIN entries e")
+        known = f"SELECT e.idx, e.time, e.leaf FROM {named} ON e.asset_sha256 = wanted.name ORDER BY e.idx"  # noqa: S608
+        same = f"SELECT e.content_id, e.idx FROM {named} ON e.content_id = wanted.name AND e.kind = 'generated'"  # noqa: S608
+        self._known, self._generated = Statement(text(known), dialect), Statement(text(same), dialect)
         grown: dict[str, Any] = {name: bindparam(name) for name in ("size", "frontier", "vkey")}
         self._grow = Statement(update(head).where(head.c.id == 1).values(grown), dialect)
 
     def append(self, connection: Connection, drafts: Sequence[Draft]) -> list[Receipt]:
         """Append the events in their order, and sign one checkpoint over the ledger with them.
 
-        An event that was recorded before (``Draft.key``) gets the receipt that it got then. Entries of one transaction
-        bear one time, and no two transactions in a row the same: so the entries say where checkpoints must lie.
+        An event about an asset that was recorded before, in the same words, gets the receipt that it got then. Entries
+        of one transaction bear one time, and no two in a row the same: so the entries say where checkpoints must lie.
         RefusedError if one of the events cannot be recorded; then the transaction must be rolled back.
         """
         vkey, frontier, last_time = self._writable_head(connection)
@@ -94,7 +93,7 @@ class Appender:
             with together(connection):
                 made = self._insert_entries(connection, fresh, frontier, _time_after(last_time))
                 note = sign_checkpoint(Checkpoint(vkey.name, frontier.size, frontier.root()), self._key)
-                self._insert["checkpoints"].run(connection, {"size": frontier.size, "note": note})
+                self._insert["checkpoints"].run(connection, [(frontier.size, note)])
                 peaks = " ".join(peak.hex() for peak in frontier.peaks)
                 self._grow.run(connection, {"size": frontier.size, "frontier": peaks, "vkey": str(vkey)})
             for index, draft in zip(made, fresh, strict=True):  # these ask the database, and may refuse
@@ -106,18 +105,22 @@ class Appender:
 
     def _fresh(self, connection: Connection, drafts: Sequence[Draft], size: int) -> tuple[list[Draft], list[int]]:
         """Return the drafts that are new, and the index at which each of all drafts stands or will stand."""
-        keys = [draft.key for draft in drafts]
-        known = dict(self._look_up(connection, self._known, (key for key in keys if key is not None)))
+        assets = [draft.event.asset_sha256 for draft in drafts if draft.event.asset_sha256 is not None]
+        known: dict[tuple[bytes, bytes], int] = {}
+        for index, time, leaf in self._look_up(connection, self._known, assets):
+            parts = split_leaf(leaf, index, time) if isinstance(leaf, str) else None  # somebody may have edited it
+            if parts is not None:
+                before, between = (part.encode("utf-8", "surrogateescape") for part in parts)
+                known.setdefault((before, between), index)
         fresh: list[Draft] = []
         places: list[int] = []
-        for draft, key in zip(drafts, keys, strict=True):
-            if key is not None and key in known:
-                places.append(known[key])
-                continue
-            if key is not None:
-                known[key] = size + len(fresh)
-            places.append(size + len(fresh))
-            fresh.append(draft)
+        for draft in drafts:
+            place = size + len(fresh)
+            if draft.event.asset_sha256 is not None:
+                place = known.setdefault((draft.before, draft.between), place)
+            places.append(place)
+            if place == size + len(fresh):
+                fresh.append(draft)
         self._refuse_duplicates(connection, fresh, size)
         return fresh, places
 
@@ -128,56 +131,46 @@ class Appender:
             for place, draft in enumerate(fresh)
             if draft.event.kind == EventKind.GENERATED and draft.event.content_id is not None
         ]
-        seen = dict(self._look_up(connection, self._generated, (name for name, _ in named)))
+        seen = dict(self._look_up(connection, self._generated, [name for name, _ in named]))
         for name, index in named:
             if (earlier := seen.setdefault(name, index)) != index:
                 raise RefusedError(
                     f"content id {name} was generated before (entry {earlier})", remedy="draw a new content id"
                 )
 
-    def _look_up(self, connection: Connection, query: Statement, names: Iterable[str]) -> Iterable[tuple[str, int]]:
-        wanted = list(names)
-        if not wanted:
+    def _look_up(self, connection: Connection, query: Statement, names: Sequence[str]) -> list[tuple[Any, ...]]:
+        if not names:
             return []
         if self._dialect == "postgresql":
-            return cast("list[tuple[str, int]]", query.run(connection, {"names": wanted}).fetchall())
+            return query.fetch_all(connection, {"names": list(names)})
         if self._dialect == "sqlite":
-            listed = '["' + '","'.join(wanted) + '"]'  # hex digits all
-            return cast("list[tuple[str, int]]", query.run(connection, {"names": listed}).fetchall())
-        return [row for name in wanted for row in query.run(connection, {"names": name}).fetchall()]
+            return query.fetch_all(connection, {"names": '["' + '","'.join(names) + '"]'})  # hex digits all
+        return [row for name in names for row in query.fetch_all(connection, {"names": name})]
 
     def _insert_entries(
         self, connection: Connection, fresh: Sequence[Draft], frontier: merkle.Frontier, time: str
     ) -> dict[int, str]:
         """Write the entries and the rows that follow from each alone; return their leaf hashes by index."""
         made: dict[int, str] = {}
+        digests: list[bytes] = []
         days: list[tuple[str, ...]] = []
-        rows: dict[str, list[dict[str, object]]] = {name: [] for name in ("entries", "nodes", "submissions")}
-        bound, alike, said = [], [], []
+        rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in self._insert}
         for index, draft in enumerate(fresh, frontier.size):
             event, leaf = draft.event, draft.leaf(index, time)
-            digest = merkle.leaf_hash(leaf)
+            digests.append(digest := merkle.leaf_hash(leaf))
             made[index] = hashed = digest.hex()
-            columns = {name: _text(getattr(event, name)) for name in COLUMNS[1:]}
-            rows["entries"].append({"idx": index, "time": time, **columns, "leaf": leaf.decode(), "leaf_hash": hashed})
-            rows["nodes"] += [
-                {"level": level, "position": position, "hash": node.hex()}
-                for level, position, node in frontier.push(digest)
-                if level % TILE_LEVELS == 0
-            ]
-            if (key := draft.key) is not None:
-                rows["submissions"].append({"key": key, "entry": index})
-            if event.kind not in stored.KINDS:
+            columns = [None if value is None else str(value) for value in _COLUMNS_OF(event)]
+            rows["entries"].append((index, time, *columns, leaf.decode(), hashed))
+            if event.kind == EventKind.GENERATED:
                 binding = bindings.binding_of(index, event)
-                bound += [] if binding is None else [binding.row()]
-                alike += likeness.rows_of(index, event)
-            said += facts.rows_of(index, event)
+                rows["soft_bindings"] += [] if binding is None else [binding.row()]
+                rows["hash_bands"] += likeness.rows_of(index, event)
+            rows["entry_facts"] += facts.rows_of(index, event)
             days.append(facts.day_of(time, event))
+        completed = frontier.extend(digests, TILE_LEVELS)
+        rows["nodes"] = [(level, position, node.hex()) for level, position, node in completed]
         for name, table in rows.items():
-            self._insert[name].run_many(connection, table)
-        self._bindings.run_many(connection, bound)
-        self._bands.run_many(connection, alike)
-        self._facts.run_many(connection, said)
+            self._insert[name].run(connection, table)
         self._counts.run_many(connection, facts.counts_of(days))
         return made
 
@@ -248,7 +241,3 @@ def _time_after(last: str) -> str:
     now = datetime.now(UTC)
     time = now.strftime(_TIME)
     return time if time != last else (now + timedelta(microseconds=1)).strftime(_TIME)
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)

@@ -26,7 +26,7 @@ bodies = st.dictionaries(texts, values, max_size=6)
 @example({"a": -0.0, "b": 1e16, "c": 1e15, "d": 1e-4, "e": 9.999e-5, "f": 0.1, "g": 16.0, "h": 5e-324})
 @example({"\x7f\x1f\u2028": '\x00\b\t\n\f\r"\\/\u2028\U0001f600', "\ufb33": 1, "\U0001f600": 2})
 def test_canonical_json_is_that_of_rfc_8785(body: dict[str, Any]) -> None:
-    assert canonical({"k": None, "body": body}, "body") == rfc8785.dumps({"k": None, "body": body})
+    assert canonical(body) == rfc8785.dumps(body)
 
 
 @given(bodies, st.integers(0, 10**9), texts.filter(bool))

@@ -324,7 +324,6 @@ def test_rollback_needs_an_outside_checkpoint(path: Path) -> None:
         "DELETE FROM checkpoints WHERE size > 200",
         "DELETE FROM nodes",
         "DELETE FROM entry_facts WHERE entry >= 200",
-        "DELETE FROM submissions WHERE entry >= 200",
         "UPDATE daily_counts SET entries = (SELECT count(*) FROM entries e WHERE substr(e.time, 1, 10) = day"
         " AND coalesce(e.policy_sha256, '') = daily_counts.policy_sha256)",
         shorten,

@@ -259,7 +259,8 @@ def test_an_unmarked_copy_leads_to_the_manifest_by_its_looks(made: Recorded, url
     encode_video(clip(3, 33, 96, 128), 16, tmp_path / "copy.mp4")  # what the sample's mark was put on
     seen = video_hash(read_clip(tmp_path / "copy.mp4").frames, 16)
     shown = video_hash(read_clip(made.signed.path).frames, 16)
-    assert seen is not None and shown is not None
+    assert seen is not None
+    assert shown is not None
     with ResolutionClient(url) as client:
         [match] = client.by_content(tmp_path / "copy.mp4")
         assert (match.manifest_id, (match.similarity or 0) >= 50) == (made.signed.manifest_id, True)
