@@ -1,0 +1,138 @@
+"""Writers on PostgreSQL that are killed (SIGKILL) at each step of an append, their own and that of others' rows.
+
+Whatever the step: nothing that was acknowledged is lost, nothing stands there twice, verification finds nothing, and
+the next writer goes on where the dead one was.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+from sqlalchemy.engine.interfaces import Dialect
+
+from safegen.ledger import Event, Ledger, Receipt
+from tests.postgres import database
+from tests.unit.test_ledger_faults import KEY, Steps, generated, in_child, watch
+
+MODES = ("inline", "sequenced")
+FULL = 256  # the entry that makes it so many completes a node
+BEFORE = FULL - 6
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def begun(mode: str, folder: Path) -> Iterator[tuple[str, Ledger]]:
+    """A ledger, and the writer that goes on after each death."""
+    with database("postgresql", folder) as url, Ledger.open(url, key=KEY, mode=mode) as ledger:
+        ledger.append_many([Event("failed", body={"number": number}) for number in range(BEFORE)])
+        yield url, ledger
+
+
+def killed(url: str, mode: str, number: int, arrange: Callable[[Ledger, pytest.MonkeyPatch], None]) -> bool:
+    """Whether a process that appends event ``number`` dies of what ``arrange`` puts in its way."""
+
+    def act() -> None:
+        with pytest.MonkeyPatch.context() as patch, Ledger.open(url, key=KEY, mode=mode) as mine:
+            arrange(mine, patch)
+            mine.append(generated(number))
+
+    status = in_child(act)
+    assert status in (0, -signal.SIGKILL)
+    return status == -signal.SIGKILL
+
+
+def leave(ledger: Ledger, number: int) -> None:
+    """Leave event ``number`` as a writer does that dies once its row is in the table: not recorded, not answered."""
+    import psycopg
+
+    execute = psycopg.Cursor.execute
+
+    def interrupted(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        done = execute(self, query, *arguments, **options)
+        if str(query).startswith("INSERT INTO pending"):
+            raise KeyboardInterrupt
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.append(generated(number))
+
+
+def settled(ledger: Ledger, numbers: list[int], receipts: list[Receipt], url: str) -> None:
+    """Each event is there once, where its receipt says; nothing waits any more; the ledger is sound."""
+    for number in numbers:
+        assert len(ledger.find_content(f"{number:016x}")) == 1, number
+    for receipt in receipts:
+        assert ledger.get(receipt.index).leaf_hash == receipt.leaf_hash
+    assert ledger.count() == BEFORE + len(numbers)
+    report = ledger.verify(KEY.public_key())
+    assert report.ok, report.problems
+    engine = sqlalchemy.create_engine(url)
+    with engine.connect() as connection:
+        waiting = connection.exec_driver_sql("SELECT count(*) FROM pending WHERE outcome IS NULL")
+        assert waiting.scalar() == 0
+    engine.dispose()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_writer_may_be_killed_at_each_step(mode: str, after: bool, tmp_path: Path) -> None:
+    with begun(mode, tmp_path) as (url, ledger):
+        numbers, receipts = list[int](), list[Receipt]()
+        for place in count():
+            mine, other = 2 * place, 2 * place + 1
+            if mode == "sequenced":
+                leave(ledger, other)  # which the writer that is killed records with its own
+            steps = Steps(place, after, kill)
+            died = killed(url, mode, mine, partial(watch, steps))
+            receipts.append(ledger.append(generated(mine)))
+            numbers += [mine, other] if mode == "sequenced" else [mine]
+            if not died:
+                break
+        assert place >= 8
+        settled(ledger, numbers, receipts, url)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_writer_may_be_killed_while_its_commit_is_under_way(mode: str, tmp_path: Path) -> None:
+    """Nobody knows then whether the entry is there; to append it again settles that."""
+
+    def send_and_die(own: Ledger, patch: pytest.MonkeyPatch) -> None:
+        def commit(_: Dialect, connection: Any) -> None:
+            connection.pgconn.send_query(b"COMMIT")
+            while connection.pgconn.flush():
+                pass
+            kill()
+
+        patch.setattr(type(own._engine.dialect), "do_commit", commit)
+
+    with begun(mode, tmp_path) as (url, ledger):
+        numbers, receipts = list[int](), list[Receipt]()
+        for number in range(4):
+            assert killed(url, mode, number, send_and_die)
+            receipts.append(ledger.append(generated(number)))
+            numbers.append(number)
+        settled(ledger, numbers, receipts, url)
+
+
+def test_rows_of_dead_writers_are_recorded_by_whoever_comes_next(tmp_path: Path) -> None:
+    with begun("sequenced", tmp_path) as (url, ledger):
+        for number in range(5):
+            leave(ledger, number)
+        leave(ledger, 3)  # the same event once more, by another writer
+        receipts = ledger.append_many([generated(5), generated(2)])
+        assert [receipt.index for receipt in receipts] == [BEFORE + 5, BEFORE + 2]
+        settled(ledger, list(range(6)), receipts, url)
