@@ -23,6 +23,7 @@ from safegen.ledger.facts import MOST_CHARACTERS, facts_of
 from safegen.ledger.models import entries
 from safegen.ledger.proof import InclusionProof, TreeReader, damaged
 from safegen.ledger.rows import column_faults
+from safegen.ledger.statements import Statement
 from safegen.ledger.store import Ledger
 from safegen.ledger.views import COLUMNS as VIEW_COLUMNS
 from safegen.types import Json
@@ -127,10 +128,14 @@ class AuditLedger(Ledger):
 
     def daily(self, begin: str = "", end: str = "") -> list[dict[str, Json]]:
         """Return how many entries of each sort the days from ``begin`` to ``end`` (YYYY-MM-DD, inclusive) brought."""
-        query = "SELECT * FROM audit_daily WHERE day >= :begin AND day <= :end ORDER BY day, kind, model, policy_sha256"
         with reading(self._engine) as connection:
-            found = connection.execute(text(query), {"begin": begin, "end": end or "9999-12-31"}).all()
-            return [dict(zip(DAILY_COLUMNS, row, strict=True)) for row in found]
+            found = Statement(_DAILY, self._engine.dialect).fetch_all(
+                connection, {"begin": begin, "end": end or "9999-12-31"}
+            )
+        return [
+            {"day": day, "kind": kind, "model": model, "policy_sha256": policy, "decision": decision, "entries": n}
+            for day, kind, model, policy, decision, n in found
+        ]
 
     def chain(self, start: Sequence[int], most: int = 1000) -> Chain:
         """Return all that the entries ``start`` came from and all that came from them; ``most`` entries at most."""
@@ -174,6 +179,10 @@ class AuditLedger(Ledger):
             return tuple(merkle.consistency_path(old, new, TreeReader(connection)))
 
 
+_DAILY: Final = text(
+    f"SELECT {', '.join(DAILY_COLUMNS)} FROM audit_daily WHERE day >= :begin AND day <= :end"  # noqa: S608 - our own
+    " ORDER BY day, kind, model, policy_sha256, decision"
+)
 _ROWS: Final = text("SELECT * FROM audit_entries WHERE entry IN :entries").bindparams(
     bindparam("entries", expanding=True)
 )
