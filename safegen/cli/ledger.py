@@ -58,15 +58,7 @@ def show(
         from safegen.ledger import Ledger
 
         with Ledger.open(Home.default().ledger_url, create=False, read_only=True) as ledger:
-            # 16 hex digits are a content id; indices have fewer digits until the ledger has 10^15 entries.
-            by_index = entry.isdecimal() and len(entry) < 16
-            if by_index:
-                found = [ledger.get(int(entry))] if int(entry) < ledger.count() else []
-            else:
-                found = ledger.find_content(entry)
-            if not found:
-                raise InputError(f"The ledger has no entry {entry}.", remedy="See `safegen ledger list`.")
-            for one in found:
+            for one in ledger_proofs.named(ledger, entry):
                 body: dict[str, Json] = one.to_json() | {"proof": ledger.prove(one.index).to_text()}
                 if kept := ledger_privacy.states_of(ledger, one):
                     body["personal"] = kept

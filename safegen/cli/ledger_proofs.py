@@ -224,12 +224,22 @@ def _say_missing(cosigned: Cosigned) -> None:
         typer.echo(f"Not cosigned by {name}: {why}", err=True)
 
 
-def _find(ledger: Ledger, entry: str) -> Entry:
+def named(ledger: Ledger, entry: str) -> list[Entry]:
+    """Return the entries that an index or a content id stands for; InputError if the ledger has none.
+
+    16 hex digits are a content id: indices have fewer digits until the ledger has 10^15 entries.
+    """
     if entry.isdecimal() and len(entry) < 16:
-        return ledger.get(int(entry))
-    found = ledger.find_content(entry)
+        found = [ledger.get(int(entry))] if int(entry) < ledger.count() else []
+    else:
+        found = ledger.find_content(entry)
     if not found:
         raise InputError(f"The ledger has no entry {entry}.", remedy="See `safegen ledger list`.")
+    return found
+
+
+def _find(ledger: Ledger, entry: str) -> Entry:
+    found = named(ledger, entry)
     return next((one for one in found if one.kind == "generated"), found[0])
 
 

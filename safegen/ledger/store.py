@@ -137,9 +137,11 @@ class Ledger:
         return size
 
     def get(self, index: int) -> Entry:
-        """Return one entry; LedgerError if there is none, LedgerDamagedError if its row contradicts its leaf."""
+        """Return one entry; LedgerError if there is none, LedgerDamagedError if it is gone or contradicts its leaf."""
         found = self._intact(select(entries).where(entries.c.idx == index))
         if not found:
+            if 0 <= index < self.count():
+                raise damaged(f"entry {index} is missing")
             raise LedgerError(f"the ledger has no entry {index}")
         return found[0]
 
