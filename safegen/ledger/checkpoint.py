@@ -107,7 +107,7 @@ class Checkpoint:
 
 def check_name(name: str) -> str:
     """Return ``name`` if it can name a key and a log: not empty, no Unicode space, no plus, no control character."""
-    if not name or "+" in name or any(c.isspace() or not c.isprintable() for c in name):
+    if name.split() != [name] or "+" in name or not name.isprintable():
         raise LedgerError(
             f"not a log origin: {name!r}", remedy="use a name like example.com/safegen, without spaces or +"
         )

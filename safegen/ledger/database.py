@@ -84,7 +84,7 @@ def _sqlite_engine(url: URL, *, create: bool, read_only: bool, busy_seconds: flo
     def _begin(connection: Connection) -> None:
         # sqlite3 starts no transaction on its own here: a writer takes the lock before it reads what it builds upon.
         write = connection.get_execution_options().get(_WRITE, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        connection.connection.cursor().execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
 
@@ -98,6 +98,7 @@ def _sqlite_connector(path: Path | None, mode: str, busy_seconds: float) -> Call
         connection.text_factory = _lenient_text
         try:
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA cache_size=-32000")  # KiB: appends touch pages all over the indexes on digests
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except BaseException:
             connection.close()

@@ -124,7 +124,7 @@ def _seldom(body: Mapping[str, Json]) -> Iterator[tuple[str, object]]:
 
 def rows_of(index: int, event: Event) -> list[tuple[int, str, str]]:
     """Return the rows of ``entry_facts`` for an entry."""
-    return [(index, name, value) for name, value in sorted(facts_of(event))]
+    return [(index, name, value) for name, value in facts_of(event)]
 
 
 def counts_of(days: Iterable[tuple[str, ...]]) -> list[dict[str, object]]:

@@ -6,17 +6,22 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Dialect, bindparam, select
 
 from safegen.errors import LedgerDamagedError, LedgerError
 from safegen.ledger import merkle
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from safegen.ledger.models import entries, nodes
+from safegen.ledger.statements import Statement
 
 TILE_LEVELS = 8
 """Stored nodes lie this many levels apart: a tile of 256 rows stands for one row of the next."""
+
+TILE_WIDTH = 1 << TILE_LEVELS
+_KEPT_TILES = 256
 
 _HEADER = "c2sp.org/tlog-proof@v1"
 _EXTRA = "extra "
@@ -76,36 +81,66 @@ def verify_inclusion(proof: InclusionProof, leaf: str | bytes, key: Ed25519Publi
     return merkle.verify_inclusion(proof.index, proof.size, digest, path, checkpoint.root)
 
 
+@lru_cache(maxsize=8)
+def _statements(dialect: Dialect) -> tuple[Statement, Statement]:
+    """Return the queries for rows of leaf hashes and of nodes, by place."""
+    first, end = bindparam("first"), bindparam("end")
+    leaf, node = entries.c.idx, nodes.c.position
+    leaves = select(leaf, entries.c.leaf_hash).where(leaf >= first, leaf < end).order_by(leaf)
+    inner = select(node, nodes.c.hash).where(nodes.c.level == bindparam("level"), node >= first, node < end)
+    return Statement(leaves, dialect), Statement(inner.order_by(node), dialect)
+
+
 class TreeReader:
-    """A ``merkle.NodeReader`` over the tables; LedgerError where a row is missing."""
+    """A ``merkle.NodeReader`` over the tables; LedgerError where a row is missing.
+
+    Rows are read by whole tiles: a path asks for neighbours at each of a tile's levels, and statements cost more than
+    rows.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._tiles: dict[tuple[int, int], list[bytes]] = {}
+        self._leaves, self._nodes = _statements(connection.dialect)
 
     def __call__(self, level: int, position: int) -> bytes:
-        """Return the hash of the complete subtree at (level, position), read from at most 128 stored rows."""
+        """Return the hash of the complete subtree at (level, position), from at most 128 stored rows."""
         base = level - level % TILE_LEVELS
         width = 1 << level - base
-        row = self.row(base, position * width, width)
+        tile, offset = divmod(position * width, TILE_WIDTH)
+        row = self._tile(base, tile)[offset : offset + width]
+        if len(row) != width:
+            raise damaged(f"hashes are missing at level {base} from {position * width}")
         while len(row) > 1:
             row = [merkle.node_hash(left, right) for left, right in zip(row[::2], row[1::2], strict=True)]
         return row[0]
 
     def row(self, level: int, first: int, count: int) -> list[bytes]:
         """Return the stored hashes of ``count`` nodes from ``first`` on; ``level`` is a multiple of ``TILE_LEVELS``."""
-        if level == 0:
-            key, value = entries.c.idx, entries.c.leaf_hash
-            query = select(value).where(key >= first, key < first + count).order_by(key)
-        else:
-            key, value = nodes.c.position, nodes.c.hash
-            query = select(value).where(nodes.c.level == level, key >= first, key < first + count).order_by(key)
-        try:
-            row = [bytes.fromhex(h) for (h,) in self._connection.execute(query)]
-        except (ValueError, TypeError) as exc:
-            raise damaged(f"a hash at level {level} is not hex") from exc
+        row = self._read(level, first, count)
         if len(row) != count:
             raise damaged(f"hashes are missing at level {level} from {first}")
         return row
+
+    def _tile(self, level: int, number: int) -> list[bytes]:
+        found = self._tiles.get((level, number))
+        if found is None:
+            if len(self._tiles) >= _KEPT_TILES:
+                self._tiles.clear()
+            found = self._tiles[level, number] = self._read(level, number * TILE_WIDTH, TILE_WIDTH)
+        return found
+
+    def _read(self, level: int, first: int, count: int) -> list[bytes]:
+        """Return the stored hashes from ``first`` on, up to the first that is missing."""
+        values = {"first": first, "end": first + count}
+        if level == 0:
+            found = self._leaves.fetch_all(self._connection, values)
+        else:
+            found = self._nodes.fetch_all(self._connection, values | {"level": level})
+        try:
+            return [bytes.fromhex(digest) for place, (n, digest) in enumerate(found, first) if n == place]
+        except (ValueError, TypeError) as exc:
+            raise damaged(f"a hash at level {level} is not hex") from exc
 
 
 def damaged(detail: str) -> LedgerDamagedError:
