@@ -4,7 +4,12 @@ Run: python benchmarks/ledger/bench.py [--quick] [--entries 1000000] [--json FIL
 
 Plain and ledger rounds alternate, and the best round of each counts, so that a busy machine spoils the ratio little.
 The plain table has the columns and indexes of ``entries``, and leaves written by ``json.dumps``; it has no hash, tree,
-checkpoint, trigger, idempotency key or index of facts. Its writer commits as often as the ledger's.
+checkpoint or trigger, and looks for no earlier entry. Its writer commits as often as the ledger's. A second baseline
+("look-ups") also fills the tables that the ledger answers auditors and recovery from: facts, daily counts, soft
+bindings and pieces of video hashes; against it stands what being provable costs, and nothing else.
+
+An entry is about 700 bytes, with three facts; "clips" are entries as a generated, marked and signed clip has them: about
+1.5 kB, with a soft binding, 40 pieces of video hashes and four facts.
 """
 
 from __future__ import annotations
@@ -22,17 +27,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Column, Index, MetaData, Table, insert
+from sqlalchemy import Column, Index, MetaData, Table, insert, text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from safegen.ledger import Event, Ledger, verify_inclusion
+from safegen.ledger import Event, Ledger, bindings, facts, likeness, verify_inclusion
 from safegen.ledger.database import connect, parse_url, use_wal, writing
 from safegen.ledger.entry import COLUMNS
-from safegen.ledger.models import entries
+from safegen.ledger.models import entries, hash_bands, soft_bindings
 from tests.postgres import database
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -49,6 +55,12 @@ plain = Table(
 )
 for index in entries.indexes:
     Index(f"{index.name}_plain", *(plain.c[c.name] for c in index.columns))
+once = plain.c.kind == "generated"
+Index("uq_plain", plain.c.content_id, unique=True, sqlite_where=once, postgresql_where=once)
+lookups = MetaData()
+for table in (facts.entry_facts, facts.daily_counts, soft_bindings, hash_bands):
+    table.to_metadata(lookups)
+count = text(str(facts.COUNT))
 
 
 def event(i: int) -> Event:
@@ -61,8 +73,18 @@ def event(i: int) -> Event:
     return Event("generated", digest[:16], body, digest, digest, "tiny", same, "allow")
 
 
-def plain_row(i: int) -> dict[str, object]:
-    e = event(i)
+def clip(i: int) -> Event:
+    """What the pipeline records of a clip, in shape and size."""
+    made = event(i)
+    windows = [f"{(i * 4 + n) * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}" * 2 for n in range(4)]
+    mark = {"scheme": "latent-residual", "content_id": made.content_id, "bits": 112, "p_value": 1e-9, "psnr": 40.5,
+            "fingerprint": windows[0] * 4, "video_hash": windows}  # fmt: skip
+    signature = {"signer": "file:/srv/keys/signer.pem", "leaf_sha256": f"{9:064x}", "alg": "es256"}
+    body = {**made.body, "mark": mark, "signature": signature, "manifest_id": f"urn:c2pa:{windows[1][:32]}"}
+    return replace(made, body=body)
+
+
+def plain_row(i: int, e: Event) -> dict[str, object]:
     columns = {name: getattr(e, name) for name in COLUMNS[1:]}
     leaf = json.dumps({"schema": "plain", "index": i, "time": TIME, **columns, "body": e.body}, sort_keys=True)
     return {"idx": i, "time": TIME, **columns, "leaf": leaf}
@@ -71,17 +93,41 @@ def plain_row(i: int) -> dict[str, object]:
 class Plain:
     """Plain INSERTs, by SQLAlchemy, into a database of their own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, make: Callable[[int], Event] = event, *, more: bool = False) -> None:
+        self._make = make
+        self._more = more  # the look-ups too
         self.engine = connect(parse_url(url), create=True, read_only=False, busy_seconds=30)
         if url.startswith("sqlite"):
             use_wal(self.engine)
         with writing(self.engine) as connection:
             plain.metadata.create_all(connection)
+            if more:
+                lookups.create_all(connection)
 
-    def append(self, first: int, count: int) -> None:
-        rows = [plain_row(i) for i in range(first, first + count)]
+    def append(self, first: int, number: int) -> None:
+        made = [(i, self._make(i)) for i in range(first, first + number)]
+        rows = [plain_row(i, e) for i, e in made]
+        found = self._looked_by(made) if self._more else {}
         with writing(self.engine) as connection:
             connection.execute(insert(plain), rows)
+            for name, those in found.items():
+                columns = lookups.tables[name].c.keys()
+                if those:
+                    given = [dict(zip(columns, row, strict=True)) for row in those]
+                    connection.execute(insert(lookups.tables[name]), given)
+            if self._more:
+                connection.execute(count, facts.counts_of(facts.day_of(TIME, e) for _, e in made))
+
+    def _looked_by(self, made: list[tuple[int, Event]]) -> dict[str, list[tuple[object, ...]]]:
+        bound = [bindings.binding_of(i, e) for i, e in made]
+        return {
+            "entry_facts": [row for i, e in made for row in facts.rows_of(i, e)],
+            "soft_bindings": [one.row() for one in bound if one is not None],
+            "hash_bands": [row for i, e in made for row in likeness.rows_of(i, e)],
+        }
+
+
+APPENDS = ((1, 400, event), (100, 5_000, event), (1000, 20_000, event), (1, 400, clip), (1000, 8_000, clip))
 
 
 def measure(action: Callable[[int], object], places: range) -> tuple[float, float]:
@@ -92,25 +138,31 @@ def measure(action: Callable[[int], object], places: range) -> tuple[float, floa
     return (time.perf_counter() - wall) / len(places) * 1e6, (time.process_time() - cpu) / len(places) * 1e6
 
 
-def compare(url: Callable[[str], str], batch: int, entries: int, rounds: int) -> dict[str, float]:
+def compare(
+    url: Callable[[str], str], batch: int, entries: int, rounds: int, make: Callable[[int], Event] = event
+) -> dict[str, float]:
     """Best rounds of plain and ledger appends, ``batch`` entries a transaction."""
-    baseline, places = Plain(url(f"plain{batch}")), entries // rounds // batch
-    taken: dict[str, list[tuple[float, float]]] = {"plain": [], "ledger": []}
-    with Ledger.open(url(f"ledger{batch}"), key=KEY) as ledger:
+    tag, places = f"{make.__name__}{batch}", entries // rounds // batch
+    plains = {"plain": Plain(url(f"plain-{tag}"), make), "lookups": Plain(url(f"lookups-{tag}"), make, more=True)}
+    taken: dict[str, list[tuple[float, float]]] = {"plain": [], "lookups": [], "ledger": []}
+    with Ledger.open(url(f"ledger-{tag}"), key=KEY) as ledger:
         ledger.append(Event("failed"))
-        baseline.append(10**9, 1)
+        for one in plains.values():
+            one.append(10**9, 1)
         for r in range(rounds):
             steps = range(r * places * batch, (r + 1) * places * batch, batch)
-            taken["plain"].append(measure(lambda i: baseline.append(i, batch), steps))
-            taken["ledger"].append(measure(lambda i: ledger.append_many(event(n) for n in range(i, i + batch)), steps))
-    baseline.engine.dispose()
-    wall, cpu = ([min(t[k] for t in taken[name]) / batch for name in ("plain", "ledger")] for k in (0, 1))
-    return {
-        "plain_wall_us": round(wall[0], 1), "ledger_wall_us": round(wall[1], 1),
-        "wall_ratio": round(wall[1] / wall[0], 2),
-        "plain_cpu_us": round(cpu[0], 1), "ledger_cpu_us": round(cpu[1], 1), "cpu_ratio": round(cpu[1] / cpu[0], 2),
-        "plain_per_s": round(1e6 / wall[0]), "ledger_per_s": round(1e6 / wall[1]),
-    }  # fmt: skip
+            for name, one in plains.items():
+                taken[name].append(measure(lambda i, one=one: one.append(i, batch), steps))  # type: ignore[misc]
+            taken["ledger"].append(measure(lambda i: ledger.append_many(make(n) for n in range(i, i + batch)), steps))
+    for one in plains.values():
+        one.engine.dispose()
+    best = {name: [min(t[k] for t in those) / batch for k in (0, 1)] for name, those in taken.items()}
+    found: dict[str, float] = {}
+    for k, what in enumerate(("wall", "cpu")):
+        found |= {f"{name}_{what}_us": round(best[name][k], 1) for name in best}
+        found |= {f"{what}_ratio": round(best["ledger"][k] / best["plain"][k], 2)}
+        found |= {f"{what}_ratio_lookups": round(best["ledger"][k] / best["lookups"][k], 2)}
+    return found | {f"{name}_per_s": round(1e6 / best[name][0]) for name in ("plain", "ledger")}
 
 
 def _write(kind: str, url: str, number: int, count: int, batch: int, seconds: float, told: object) -> None:
@@ -231,9 +283,10 @@ def run(folder: Path, quick: bool, most: int) -> dict[str, object]:
         for kind, url in {"sqlite": sqlite, "postgresql": server}.items():
             if url is None:
                 continue
-            for batch, count in {1: 400, 100: 5_000, 1000: 20_000}.items():
-                results["append"][f"{kind}, {batch}"] = compare(url, batch, count * scale, 4)  # type: ignore[index]
-                print(kind, batch, results["append"][f"{kind}, {batch}"], file=sys.stderr)  # type: ignore[index]
+            for batch, number, make in APPENDS:
+                name = f"{kind}, {batch}" + (", clips" if make is clip else "")
+                results["append"][name] = compare(url, batch, number * scale, 4, make)  # type: ignore[index]
+                print(name, results["append"][name], file=sys.stderr)  # type: ignore[index]
             modes = ("plain", "inline") if kind == "sqlite" else ("plain", "inline", "sequenced")
             for mode in modes:
                 figures = writers(mode, url(f"eight-{mode}"), 8, seconds)

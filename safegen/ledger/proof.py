@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import Connection, Dialect, bindparam, select
+from sqlalchemy import BindParameter, Connection, Dialect, bindparam, select
 
 from safegen.errors import LedgerDamagedError, LedgerError
 from safegen.ledger import merkle
@@ -84,7 +84,8 @@ def verify_inclusion(proof: InclusionProof, leaf: str | bytes, key: Ed25519Publi
 @lru_cache(maxsize=8)
 def _statements(dialect: Dialect) -> tuple[Statement, Statement]:
     """Return the queries for rows of leaf hashes and of nodes, by place."""
-    first, end = bindparam("first"), bindparam("end")
+    first: BindParameter[int] = bindparam("first")
+    end: BindParameter[int] = bindparam("end")
     leaf, node = entries.c.idx, nodes.c.position
     leaves = select(leaf, entries.c.leaf_hash).where(leaf >= first, leaf < end).order_by(leaf)
     inner = select(node, nodes.c.hash).where(nodes.c.level == bindparam("level"), node >= first, node < end)

@@ -66,7 +66,7 @@ class Appender:
         self._key = key
         self._origin = origin
         self._last_note = ""  # the newest checkpoint that this object signed or checked
-        self._last_vkey = ""  # the text of _vkey, as the head row has it
+        self._signers: dict[str, VerifierKey] = {}  # by the text that the head row has
         locked = select(head.c.size, head.c.frontier, head.c.vkey).with_for_update()
         self._lock_head, self._ends, self._covering = (Statement(s, dialect) for s in (locked, _ENDS, _COVERING))
         tables = (entries, nodes, checkpoints, soft_bindings, hash_bands, facts.entry_facts)
@@ -213,16 +213,15 @@ class Appender:
     def _signer(self, stored_key: object) -> VerifierKey:
         if not stored_key:
             return VerifierKey.of(self._origin or default_origin(self._key), self._key)
-        if stored_key == self._last_vkey:
-            return self._vkey
+        if (checked := self._signers.get(str(stored_key))) is not None:
+            return checked
         known = parse_stored_key(stored_key)
         if known != VerifierKey.of(known.name, self._key):
             raise LedgerError(
                 f"the ledger is signed by another key ({known})",
                 remedy="use the key that the ledger was begun with, or begin a new ledger",
             )
-        self._last_vkey, self._vkey = str(stored_key), known
-        return known
+        return self._signers.setdefault(str(stored_key), known)
 
 
 def parse_stored_key(stored_key: object) -> VerifierKey:
