@@ -8,8 +8,8 @@ checkpoint or trigger, and looks for no earlier entry. Its writer commits as oft
 ("look-ups") also fills the tables that the ledger answers auditors and recovery from: facts, daily counts, soft
 bindings and pieces of video hashes; against it stands what being provable costs, and nothing else.
 
-An entry is about 700 bytes, with three facts; "clips" are entries as a generated, marked and signed clip has them: about
-1.5 kB, with a soft binding, 40 pieces of video hashes and four facts.
+An entry is about 700 bytes, with three facts; "clips" are entries as a generated, marked and signed clip has them:
+about 1.5 kB, with a soft binding, 40 pieces of video hashes and four facts.
 """
 
 from __future__ import annotations

@@ -148,8 +148,11 @@ def canonical(body: Mapping[str, Any]) -> bytes:
     """
     try:
         if type(body) is dict:
-            return _dumps(_ordinary(body, 0), option=orjson.OPT_SORT_KEYS)
-    except _UnusualError:
+            plain = _ordinary(body, 0)
+            made = _dumps(plain, option=orjson.OPT_SORT_KEYS)
+            if made.isascii() or _ascii_keys(plain):
+                return made
+    except (_UnusualError, TypeError):
         pass
     return rfc8785.dumps(_body(body))
 
@@ -172,13 +175,17 @@ def _ordinary(value: object, depth: int) -> object:
     if type(value) is dict:
         made = {}
         for key, item in value.items():
-            if type(key) is not str or not key.isascii():
-                raise _UnusualError
             kind = type(item)
-            if kind is str or item is None or kind is bool or (kind is int and -_MAX_INTEGER <= item <= _MAX_INTEGER):
+            if (
+                kind is str
+                or item is None
+                or kind is bool
+                or (kind is int and -_MAX_INTEGER <= item <= _MAX_INTEGER)
+                or (kind is float and 1e-4 <= item < _MAX_INTEGER and not item.is_integer())
+            ):
                 made[key] = item
             else:
-                made[key] = _number(item) if kind is float else _ordinary(item, depth + 1)
+                made[key] = _ordinary(item, depth + 1)
         return made
     if type(value) is list or type(value) is tuple:
         return [_ordinary(item, depth + 1) for item in value]
@@ -187,6 +194,12 @@ def _ordinary(value: object, depth: int) -> object:
     if isinstance(value, str):
         return str(value)
     return _number(value)
+
+
+def _ascii_keys(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(key.isascii() and _ascii_keys(item) for key, item in value.items())
+    return all(map(_ascii_keys, value)) if isinstance(value, list) else True
 
 
 def _number(value: Any) -> int | float:

@@ -29,6 +29,7 @@ _PAGE: Final = 10_000
 
 Fact = tuple[str, str]
 
+_GENERATED: Final = str(EventKind.GENERATED)
 _EMPTY: Final[Mapping[str, Json]] = {}
 
 _SELDOM: Final = frozenset({"consent_id", "consents", "inputs", *ORIGINS})
@@ -91,27 +92,24 @@ def facts_from(
     kind: str, content_id: str | None, asset_sha256: str | None, action: str | None, body: Mapping[str, Json]
 ) -> frozenset[Fact]:
     """Return ``facts_of`` an event with these fields."""
-    found: list[tuple[str, object]] = []
+    found: list[tuple[str, Any]] = []
     if signature := _object(body.get("signature")):
         found += [("certificate", signature.get("leaf_sha256")), ("signer", signature.get("signer"))]
     if decision := _object(body.get("decision")):
         policy = decision.get("policy_id")
-        found.append(("policy", policy))
-        if action:
-            found.append((f"policy.{action}", policy))
-    if kind == EventKind.GENERATED and asset_sha256 is not None:
+        found += [("policy", policy), (f"policy.{action}", policy)] if action else [("policy", policy)]
+    if kind == _GENERATED and asset_sha256 is not None:
         read = _object(body.get("mark")).get("content_id")
-        if not isinstance(read, str) or read != content_id:
-            found.append(("unmarked", str(kind)))
+        if read != content_id or not isinstance(read, str):
+            found.append(("unmarked", _GENERATED))
     if not _SELDOM.isdisjoint(body):
         found += _seldom(body)
-    return frozenset(
-        [
-            (name, value[:MOST_CHARACTERS])
-            for name, value in found
-            if isinstance(value, str) and value and "\0" not in value and "\0" not in name  # no database need hold it
-        ]
-    )
+    return frozenset([(name, value[:MOST_CHARACTERS]) for name, value in found if value and _is_text(name, value)])
+
+
+def _is_text(name: str, value: object) -> bool:
+    """Whether these are texts that every database can hold."""
+    return isinstance(value, str) and "\0" not in value and "\0" not in name
 
 
 def _seldom(body: Mapping[str, Json]) -> Iterator[tuple[str, object]]:

@@ -162,7 +162,7 @@ class Appender:
             made[index] = hashed = digest.hex()
             columns = [None if value is None else str(value) for value in _COLUMNS_OF(event)]
             rows["entries"].append((index, time, *columns, leaf.decode(), hashed))
-            if event.kind == EventKind.GENERATED:
+            if event.kind == EventKind.GENERATED and "mark" in event.body:
                 binding = bindings.binding_of(index, event)
                 rows["soft_bindings"] += [] if binding is None else [binding.row()]
                 rows["hash_bands"] += likeness.rows_of(index, event)
