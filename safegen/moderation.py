@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from safegen.consent_check import ConsentCheck
     from safegen.ledger import Receipt
     from safegen.policies.engine import Request
-    from safegen.steps import Inputs, Services
+    from safegen.request import Inputs
+    from safegen.services import Services
     from safegen.types import Clip, ContentId
 
 Append = Callable[..., "Receipt"]

@@ -31,8 +31,11 @@ from typing import Any, TypeAlias
 from safegen.entrances import sort_call
 from safegen.errors import InputError
 from safegen.files import Target
+from safegen.request import Generated, Inputs, Mode, Source
+from safegen.services import Services
 from safegen.settings import Home
-from safegen.steps import Generated, Inputs, Mode, Run, Services, Source, Stopwatch
+from safegen.steps import Run
+from safegen.stopwatch import Stopwatch
 from safegen.types import Progress
 
 __all__ = ["Generated", "ProtectedPipeline", "generate", "protect"]

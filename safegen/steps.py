@@ -6,172 +6,35 @@ import datetime as dt
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from safegen.entrances import Entrances
 from safegen.errors import BlockedError, CancelledError, InputError, LedgerError, SafegenError, WatermarkError
 from safegen.files import Scratch, Target, uninterrupted
 from safegen.labelling import Labelling
 from safegen.marking import VAE_SCHEMES, Marking, MarkRequest, comfortable, make_marking
 from safegen.moderation import Moderation, without_spans
-from safegen.settings import MARK_FRAMES, Home
-from safegen.types import Clip, ContentId, Decision, Json, Progress, new_content_id, soft_binding_alg
+from safegen.request import Generated, Inputs, Source
+from safegen.services import Services
+from safegen.settings import MARK_FRAMES
+from safegen.stopwatch import Stopwatch
+from safegen.types import Clip, Decision, Json, new_content_id, soft_binding_alg
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from safegen.consent import SignedConsent
     from safegen.generators import ModelRef
     from safegen.generators.probing import ProbeWatch
-    from safegen.keys import KeyStore
-    from safegen.ledger import Ledger, Receipt
-    from safegen.ledger.subjects import Personal
+    from safegen.ledger import Receipt
     from safegen.media.labels import Overlay
-    from safegen.policies.engine import Engine
-    from safegen.policies.probes import ProbeSet
     from safegen.provenance.manifest import ManifestSpec
-    from safegen.provenance.seal import Seal
-
-Mode = Literal["text", "image", "video"]
 
 MAX_SOURCE_FRAMES = 257
 """Frames taken from a source clip where the call does not say how many it uses."""
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """What came out of one run: the file and everything that was decided, measured and recorded on the way."""
-
-    output: Path
-    content_id: ContentId
-    entry: int
-    decision: Decision
-    frames_decision: Decision
-    mark: Mapping[str, Json]
-    manifest_id: str
-    sha256: str
-    mode: Mode
-    seed: int
-    model: Mapping[str, str]
-    milliseconds: Mapping[str, float]
-    checkpoint: str = field(repr=False, default="")
-    probes_decision: Decision | None = None  # where policy or call ask for probes (docs/probes.md)
-    consents: tuple[str, ...] = ()  # ids of the consent records that it rests on (docs/consent.md)
-    approvals: tuple[int, ...] = ()  # ledger entries of the reviewers' approvals that it used (docs/review.md)
-
-    def to_json(self) -> dict[str, Json]:
-        """Return the result as plain JSON values, in the documented shape."""
-        return {
-            "output": str(self.output), "content_id": self.content_id, "entry": self.entry,
-            "decision": self.decision.to_json(), "frames_decision": self.frames_decision.to_json(),
-            "mark": dict(self.mark), "manifest_id": self.manifest_id, "sha256": self.sha256,
-            "mode": self.mode, "seed": self.seed, "model": dict(self.model),
-            "milliseconds": {name: round(ms, 1) for name, ms in self.milliseconds.items()},
-            "checkpoint": self.checkpoint,
-            **({} if self.probes_decision is None else {"probes_decision": self.probes_decision.to_json()}),
-            "consents": list(self.consents), "approvals": list(self.approvals),
-        }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What every run needs, opened before any work so that it cannot be missing after it."""
-
-    home: Home
-    keys: KeyStore
-    ledger: Ledger
-    engine: Engine
-    seal: Seal
-    probes: ProbeSet
-
-    @classmethod
-    def open(cls, home: Home, policy: str | Path, probes: Sequence[str | Path] = ()) -> Services:
-        """Open keys, policy and ledger; raises KeyStoreError, PolicyError, ConfigError or LedgerError.
-
-        ``probes`` are asked besides the policy's own; InputError or PolicyError for one that is missing or damaged.
-        """
-        from safegen.keys import KeyStore
-        from safegen.ledger import Ledger
-        from safegen.policies.engine import Engine
-        from safegen.policies.probes import ProbeSet
-        from safegen.provenance.seal import Seal
-
-        engine = Engine.load(policy)
-        probe_set = ProbeSet.load(engine.pack, probes, folders=(home.probes,))
-        keys = KeyStore.load(home)
-        seal = Seal.of(home, keys)
-        ledger = Ledger.open(
-            home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name, busy_seconds=home.ledger_busy_seconds
-        )
-        return cls(home, keys, ledger, engine, seal, probe_set)
-
-    @property
-    def personal(self) -> Personal:
-        """The personal fields of the ledger's entries."""
-        from safegen.ledger.subjects import Personal
-
-        return Personal(self.ledger, self.home)
-
-
-class Stopwatch:
-    """Milliseconds per stage, and where progress is reported to."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress: Progress = progress or (lambda _stage, _done, _total: None)
-        self.milliseconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; several stretches under one name add up."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - start)
-
-    def add(self, name: str, seconds: float) -> None:
-        """Add (or, negative, take away) time under a stage's name."""
-        self.milliseconds[name] = self.milliseconds.get(name, 0.0) + 1000 * seconds
-
-    def reporter(self, stage: str) -> Callable[[float, float], None]:
-        """Return ``progress`` for one stage."""
-        return lambda done, total: self.progress(stage, done, total)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What draws the frames: how to get the pipeline (loaded only when it is needed), and what is known of it."""
-
-    load: Callable[[Mode], Any]
-    ref: ModelRef | None  # None for a pipeline that the caller has loaded
-    fps: float
-    scheme: str | None = None
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # arguments of the call, unless it says otherwise
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """One request. ``call`` holds arguments for the pipeline itself."""
-
-    prompt: str
-    negative_prompt: str
-    mode: Mode
-    seed: int
-    image: Path | None
-    video: Path | None
-    call: Mapping[str, Any]  # as the pipeline gets it: with copies of what was judged
-    labels: tuple[str, ...] = ()  # added to those of the policy
-    entrances: Entrances = field(default_factory=Entrances)
-    consents: tuple[SignedConsent, ...] = ()
-    project: str = ""  # what the clip is for, as the caller names it; consents may be for some projects alone
-    embeddings_token: str = ""
-    asked_seed: int | None = None  # None where the seed was drawn at random
-    subject: str = ""  # for whom it is made; personal fields of its entries are under their key
 
 
 class Run:

@@ -16,8 +16,8 @@ from safegen.generators import load, resolve, sample
 from safegen.keys import KeyStore
 from safegen.ledger import Ledger
 from safegen.media import encode_video, read_clip
+from safegen.request import Generated
 from safegen.settings import Home
-from safegen.steps import Generated
 from safegen.types import Finding, Verdict
 from tests.e2e.conftest import ffmpeg
 
