@@ -1,186 +1,276 @@
-"""The sequenced mode (PostgreSQL): writers leave what they want recorded in a table, and one of them records it all.
+"""The sequenced mode (PostgreSQL): one writer at a time records what all have asked for by then.
 
-To leave a row there nobody waits for anybody. Whoever gets the advisory lock integrates: it appends what waits, in one
-transaction with one checkpoint, and writes each writer's receipt into its row. There is no process for this: a writer
-whose row waits tries the lock itself, so that when an integrator dies the next writer takes over. Rows carry a MAC that
-only holders of the ledger's key can make; what others put there is refused.
+A writer that finds the advisory lock free takes it and is the integrator: it appends its own events and those that
+wait in the table ``pending``, in one transaction with one checkpoint, and writes each writer's answer into its row. A
+writer that finds the lock taken leaves a row and waits for the lock, in the order in which they came: once it has it,
+its answer is there, or it is the next integrator. All this is one exchange with the server. There is no process for
+it: the lock of one that died goes to the next. Rows and answers carry MACs that only holders of the ledger's key make.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import json
+import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Engine
 
-from safegen.errors import LedgerBusyError, LedgerError
-from safegen.ledger.database import translate, writing
+from safegen.errors import LedgerBusyError, LedgerDamagedError, LedgerError
+from safegen.ledger.database import translate
 from safegen.ledger.entry import Draft, decode_leaf, event_of
 from safegen.ledger.group_commit import Outcome, each_alone
+from safegen.ledger.pipelines import Pipeline, pipeline_of
+from safegen.ledger.statements import together
 from safegen.ledger.writing import MOST_AT_ONCE, Appender, Receipt
 
 _INTEGRATOR: Final = 0x5AFE_6E0E  # the advisory lock
-_CHANNEL: Final = "safegen_ledger"
 _ROUND: Final = 1000  # rows of one round at most
-_NAP: Final = 0.05  # seconds without a notification after which a writer looks for itself
-_ABANDONED: Final = "1 hour"  # answers that nobody fetched are swept away after so long
+_SWEEP: Final = 60.0  # seconds between two sweeps of one writer
+_IDLE: Final = 1.0  # seconds after which a connection is tried before it is used
 _SECRET: Final = b"safegen: the secret that rows of pending are authenticated with"
+
+_ASK: Final = (
+    "INSERT INTO pending AS p (id, events, mac) SELECT $1::varchar, $2::text, $3::varchar"
+    f" WHERE NOT pg_try_advisory_lock({_INTEGRATOR}) ON CONFLICT (id)"
+    " DO UPDATE SET asked = now(), events = excluded.events, mac = excluded.mac, outcome = NULL"
+)
+_WAIT: Final = f"SELECT pg_advisory_lock({_INTEGRATOR})"
+_ANSWERED: Final = "FROM pending WHERE id = $1::varchar AND mac = $2::varchar AND outcome IS NOT NULL"
+_ANSWER: Final = f"SELECT outcome, pg_advisory_unlock({_INTEGRATOR})::int {_ANSWERED}"
+_WAITING: Final = (
+    "SELECT id, mac, events FROM pending WHERE outcome IS NULL AND id <> $1::varchar"  # noqa: S608
+    f" AND NOT EXISTS (SELECT 1 {_ANSWERED}) ORDER BY asked, id LIMIT {_ROUND}"
+)
+_HOLD: Final = "SELECT id, mac FROM pending WHERE id = ANY($1::text[]) AND outcome IS NULL FOR UPDATE"
+_TELL: Final = (
+    "UPDATE pending SET outcome = told.outcome, events = ''"
+    " FROM unnest($1::text[], $2::text[]) AS told(id, outcome) WHERE pending.id = told.id"
+)
+_SWEEP_OUT: Final = "DELETE FROM pending WHERE outcome IS NOT NULL AND asked < now() - interval '1 hour'"
+"""Answers of writers that are gone."""
+
+_TAKE_BACK: Final = "DELETE FROM pending WHERE id = $1::varchar RETURNING mac, outcome"
+_LEAVE: Final = "SELECT pg_advisory_unlock_all()"
+
+_OF_OTHERS: Final[list[Connection]] = []  # what a fork inherited
+
+Jobs = Sequence[Sequence[Draft]]
+Row = tuple[str, str, str]  # of pending: id, mac, events
+Asked = tuple[str, str, Jobs]
+Append = Callable[[Connection, Jobs], Sequence[Outcome]]
 
 
 class Sequencer:
-    """Commits jobs by way of the table ``pending``."""
+    """Commits jobs, its own and those of others, or has others commit them."""
 
     def __init__(self, engine: Engine, appender: Appender, key: Ed25519PrivateKey, busy_seconds: float) -> None:
         self._engine = engine
         self._appender = appender
-        self._secret = hashlib.sha256(key.sign(_SECRET)).digest()  # Ed25519 signatures are the same every time
-        self._seconds = busy_seconds
-        self._driver: Any = None  # a connection of its own, that commits every statement and listens
+        secret = hashlib.sha256(key.sign(_SECRET)).digest()  # Ed25519 signatures are the same every time
+        self._asking, self._answering = (hashlib.sha256(secret + end).digest() for end in (b"ask", b"answer"))
+        self._connection: Connection | None = None  # of its own, and out of any transaction: it waits and integrates
+        self._process = 0
+        self._used = self._sweep = 0.0
+        self._name = ""
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Give the listening connection back."""
+        """Give the connection back, and take the row away that this writer used."""
         with self._lock:
-            if self._driver is not None:
-                with contextlib.suppress(Exception):  # it may be broken; it is not needed any more
-                    self._driver.close()
-                self._driver = None
+            if self._connection is not None and self._process == os.getpid():
+                with suppress(Exception):  # it may be broken; it is not needed any more
+                    pipeline_of(self._connection).run(_TAKE_BACK, [self._name])
+                self._drop()
 
-    def commit(self, jobs: Sequence[Sequence[Draft]]) -> list[Outcome]:
-        """Leave the jobs in the table and wait for the answers; LedgerBusyError if they do not come in time."""
+    def commit(self, jobs: Jobs) -> list[Outcome]:
+        """Have the jobs recorded, each all or nothing; LedgerBusyError if nobody comes to it in time."""
         with self._lock:
-            driver = self._listening()
             try:
-                return self._commit(driver, jobs)
-            except self._errors() as exc:
-                with contextlib.suppress(Exception):
-                    driver.close()
-                self._driver = None
-                raise translate(exc) from exc
+                connection = self._connected()
+                outcomes = self._commit(connection, pipeline_of(connection), jobs)
+            except BaseException as exc:
+                self._drop()  # whatever it holds, the server takes it from it
+                if isinstance(exc, self._errors()):
+                    raise translate(exc) from exc
+                raise
+            self._used = time.monotonic()
+            return outcomes
 
-    def _commit(self, driver: Any, jobs: Sequence[Sequence[Draft]]) -> list[Outcome]:
-        names = [f"{place:08x}{secrets.token_hex(12)}" for place in range(len(jobs))]  # their order, at one time
-        rows = [(name, text := _write(job), self._mac(name, text)) for name, job in zip(names, jobs, strict=True)]
-        with driver.cursor() as cursor:
-            insert = "INSERT INTO pending (id, events, mac) VALUES (%s, %s, %s)"
-            if len(rows) == 1:
-                cursor.execute(insert, rows[0])
-            else:
-                cursor.executemany(insert, rows)
-        answers: dict[str, Outcome] = {}
-        until = time.monotonic() + self._seconds
-        while True:
-            try:
-                answers |= self._integrate(set(names) - answers.keys())
-            except LedgerError as exc:
-                answers |= self._withdraw(driver, [name for name in names if name not in answers], exc)
-            answers |= _fetch(driver, [name for name in names if name not in answers])
-            if len(answers) == len(names):
-                return [answers[name] for name in names]
-            left = until - time.monotonic()
-            if left <= 0:
-                busy = LedgerBusyError("other writers kept the ledger and did not finish in time", remedy="try again")
-                answers |= self._withdraw(driver, [name for name in names if name not in answers], busy)
-                return [answers[name] for name in names]
-            list(driver.notifies(timeout=min(_NAP, left), stop_after=1))  # to its end: it holds the connection
-            answers |= _fetch(driver, [name for name in names if name not in answers])
+    def _commit(self, connection: Connection, pipeline: Pipeline, jobs: Jobs) -> list[Outcome]:
+        text = _write(jobs)
+        mac = self._mac(self._asking, self._name, text)
+        asked = pipeline.send(_ASK, [self._name, text, mac])
+        pipeline.sync()  # from now on others see it
+        pipeline.send(_WAIT)
+        answer = pipeline.send(_ANSWER, [self._name, mac])
+        waiting = pipeline.send(_WAITING, [self._name, mac])
+        try:
+            pipeline.settle()
+        except self._errors() as exc:
+            if isinstance(error := translate(exc), LedgerBusyError):
+                return self._take_back(pipeline, mac, jobs, error)
+            raise
+        if (told := answer.fetchone()) is not None:
+            return self._read(mac, told[0], len(jobs))
+        try:
+            return self._integrate(connection, jobs, waiting.fetchall(), left=asked.rowcount > 0)
+        except LedgerError as exc:
+            return self._take_back(pipeline, mac, jobs, exc)
+        except self._errors() as exc:
+            if isinstance(error := translate(exc), LedgerBusyError):  # somebody writes without the table
+                return self._take_back(pipeline, mac, jobs, error)
+            raise
 
-    def _withdraw(self, driver: Any, names: list[str], why: LedgerError) -> dict[str, Outcome]:
-        """Take back what nobody recorded; what is being recorded just now is waited for.
+    def _take_back(self, pipeline: Pipeline, mac: str, jobs: Jobs, why: LedgerError) -> list[Outcome]:
+        """Take back what nobody recorded; what is being recorded just now is waited for."""
+        self._leave(pipeline)
+        row = pipeline.run(_TAKE_BACK, [self._name]).fetchone()
+        if row is not None and row[0] == mac and row[1] is not None:
+            return self._read(mac, row[1], len(jobs))
+        return [why] * len(jobs)
 
-        A row that is gone was in a round of ours whose end we did not see: that is not known either.
-        """
-        query = "DELETE FROM pending WHERE id = ANY(%s) RETURNING id, outcome"
-        with driver.cursor() as cursor:
-            there = cursor.execute(query, [names]).fetchall()
-        return dict.fromkeys(names, why) | {name: _read(text) if text else why for name, text in there}
+    def _leave(self, pipeline: Pipeline) -> None:
+        """End the transaction that is open, if one is, and let others be the integrator."""
+        pipeline.send("ROLLBACK")
+        pipeline.run(_LEAVE)
 
     # -- integrating --------------------------------------------------------------------------------------------------
 
-    def _integrate(self, mine: set[str]) -> dict[str, Outcome]:
-        """Record what waits, if nobody else is at it; return the answers to ``mine``."""
-        if not mine:
-            return {}
+    def _integrate(self, connection: Connection, jobs: Jobs, rows: Sequence[Row], *, left: bool) -> list[Outcome]:
+        """Record the jobs and what waits, and answer; ``left`` says that the jobs have a row as well."""
+        asked, answers = self._asked(rows, sum(map(len, jobs)))
+        if left:
+            answers[self._name] = ""  # it needs none
+        dbapi: Any = self._engine.dialect.loaded_dbapi
         try:
-            with writing(self._engine) as connection:
-                cursor = connection.connection.cursor()
-                cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_INTEGRATOR])
-                if not cursor.fetchone()[0]:  # type: ignore[index]
-                    return {}
-                return self._round(connection, cursor, mine)
-        except LedgerBusyError:
-            return {}  # somebody writes without the table, or holds a row of it: it is tried again
+            return self._round(connection, jobs, asked, answers, self._append)
+        except (LedgerBusyError, LedgerDamagedError):
+            raise
+        except (LedgerError, dbapi.DataError, dbapi.IntegrityError):  # one job's alone, perhaps
+            pipeline_of(connection).run("ROLLBACK")
+            return self._round(connection, jobs, asked, answers, self._append_each)
 
-    def _round(self, connection: Connection, cursor: Any, mine: set[str]) -> dict[str, Outcome]:
-        query = "SELECT id, events, mac FROM pending WHERE outcome IS NULL ORDER BY asked, id LIMIT %s FOR UPDATE"
-        cursor.execute(query, [_ROUND])
-        waiting = cursor.fetchall()
-        answers: dict[str, Outcome] = {}
-        jobs: dict[str, Sequence[Draft]] = {}
-        events = 0
-        for name, text, mac in waiting:
-            read = self._job(name, text, mac)
-            if isinstance(read, LedgerError):
-                answers[name] = read
-            elif events and events + len(read) > MOST_AT_ONCE:
-                break
-            else:
-                jobs[name] = read
-                events += len(read)
-        if jobs:
-            outcomes = each_alone(lambda drafts: self._append(connection, drafts), list(jobs.values()))
-            answers |= dict(zip(jobs, outcomes, strict=True))
-        told = [(name, _answer(outcome)) for name, outcome in answers.items() if name not in mine]
-        if told:
-            cursor.execute(
-                "UPDATE pending SET outcome = told.outcome FROM unnest(%s::text[], %s::text[]) AS told(id, outcome)"
-                " WHERE pending.id = told.id",
-                [[name for name, _ in told], [text for _, text in told]],
-            )
-            cursor.execute(f"NOTIFY {_CHANNEL}")
-        done = [name for name in answers if name in mine]
-        cursor.execute(
-            "DELETE FROM pending WHERE id = ANY(%s) OR (outcome IS NOT NULL AND asked < now() - %s::interval)",
-            [done, _ABANDONED],
-        )
-        return {name: answers[name] for name in done}
+    def _round(
+        self, connection: Connection, jobs: Jobs, asked: Sequence[Asked], answers: Mapping[str, str], append: Append
+    ) -> list[Outcome]:
+        """One transaction, in two exchanges with the server: what is there is read, and what is new is written."""
+        pipeline, told = pipeline_of(connection), dict(answers)
+        with together(connection):
+            pipeline.send("BEGIN")
+            held = pipeline.send(_HOLD, [[name for name, _, _ in asked]]) if asked else None
+            outcomes = iter(append(connection, [*(job for _, _, theirs in asked for job in theirs), *jobs]))
+            told |= {name: self._answer(mac, [next(outcomes) for _ in theirs]) for name, mac, theirs in asked}
+            mine = list(outcomes)
+            still = asked if held is None else held.fetchall()
+            if len(still) == len(asked):
+                if told:
+                    pipeline.send(_TELL, [list(told), list(told.values())])
+                if time.monotonic() > self._sweep:
+                    self._sweep = time.monotonic() + _SWEEP
+                    pipeline.send(_SWEEP_OUT)
+                pipeline.send("COMMIT")
+                pipeline.send(_LEAVE)
+                return mine
+            pipeline.send("ROLLBACK")  # somebody took theirs back meanwhile
+        there = [one for one in asked if one[:2] in still]
+        return self._round(connection, jobs, there, answers, append)
 
-    def _append(self, connection: Connection, drafts: Sequence[Draft]) -> list[Receipt]:
+    def _append(self, connection: Connection, jobs: Jobs) -> Sequence[Outcome]:
+        receipts = iter(self._appender.append(connection, [draft for job in jobs for draft in job]))
+        return [[next(receipts) for _ in job] for job in jobs]
+
+    def _append_each(self, connection: Connection, jobs: Jobs) -> Sequence[Outcome]:
+        return [outcome for job in jobs for outcome in each_alone(lambda d: self._append_alone(connection, d), [job])]
+
+    def _append_alone(self, connection: Connection, drafts: Sequence[Draft]) -> list[Receipt]:
         """Append, or leave no trace: the transaction goes on to the next job."""
-        with connection.begin_nested():
-            return self._appender.append(connection, drafts)
-
-    def _job(self, name: str, text: str, mac: str) -> Sequence[Draft] | LedgerError:
-        if not hmac.compare_digest(self._mac(name, text).encode(), str(mac).encode()):
-            return LedgerError("what waited to be recorded was not written by a holder of the ledger's key")
-        return [_draft(before, between) for before, between in json.loads(text)]
-
-    def _mac(self, name: str, text: str) -> str:
-        return hmac.new(self._secret, f"{name}\n{text}".encode(), hashlib.sha256).hexdigest()
-
-    # -- the connection that listens ----------------------------------------------------------------------------------
-
-    def _listening(self) -> Any:
-        if self._driver is None or self._driver.closed:
-            try:
-                pooled = self._engine.raw_connection()
-                self._driver = pooled.driver_connection
-                pooled.detach()  # from the pool: it stays open and listens
-                self._driver.rollback()
-                self._driver.autocommit = True
-                self._driver.execute(f"LISTEN {_CHANNEL}")
-            except self._errors() as exc:
-                self._driver = None
+        pipeline = pipeline_of(connection)
+        pipeline.send("SAVEPOINT job")
+        try:
+            receipts = self._appender.append(connection, drafts)
+            pipeline.settle()
+            return receipts
+        except Exception as exc:
+            pipeline.send("ROLLBACK TO SAVEPOINT job")
+            pipeline.settle()
+            if isinstance(exc, self._errors()):
                 raise translate(exc) from exc
-        return self._driver
+            raise
+
+    def _asked(self, rows: Sequence[Row], events: int) -> tuple[list[Asked], dict[str, str]]:
+        """Read what waits, as much as one round may hold; also the answers to what is refused."""
+        found: list[Asked] = []
+        refused: dict[str, str] = {}
+        for name, mac, text in rows:
+            if not hmac.compare_digest(self._mac(self._asking, name, text).encode(), mac.encode()):
+                why = LedgerError("what waited to be recorded was not written by a holder of the ledger's key")
+                refused[name] = self._answer(mac, [why])
+                continue
+            jobs = _jobs(text)
+            events += sum(map(len, jobs))
+            if events > MOST_AT_ONCE:
+                break
+            found.append((name, mac, jobs))
+        return found, refused
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def _answer(self, mac: str, outcomes: Sequence[Outcome]) -> str:
+        text = json.dumps([_told(outcome) for outcome in outcomes])
+        return self._mac(self._answering, mac, text) + text
+
+    def _read(self, mac: str, answer: str, count: int) -> list[Outcome]:
+        """Read the answer to the request with this MAC; each request has one of its own."""
+        if hmac.compare_digest(self._mac(self._answering, mac, answer[64:]).encode(), answer[:64].encode()):
+            outcomes = [_outcome(told) for told in json.loads(answer[64:])]
+            if len(outcomes) == count:
+                return outcomes
+        raise LedgerError(
+            "the answer to an append was not written by a holder of the ledger's key; the entry may be there or not",
+            remedy="append it again: an event that names its asset is never recorded twice",
+        )
+
+    def _mac(self, secret: bytes, name: str, text: str) -> str:
+        return hmac.digest(secret, f"{name}\n{text}".encode(), "sha256").hex()
+
+    # -- the connection -----------------------------------------------------------------------------------------------
+
+    def _connected(self) -> Connection:
+        if self._connection is not None and self._process != os.getpid():  # a fork: all connections are the parent's
+            _OF_OTHERS.append(self._connection)  # never to be closed here
+            self._engine.dispose(close=False)
+            self._connection = None
+        connection = self._connection
+        if connection is not None and time.monotonic() > self._used + _IDLE:
+            try:
+                pipeline_of(connection).run("SELECT 1")
+            except self._errors():
+                self._drop()
+        if self._connection is None:
+            self._connection = self._engine.connect()
+            driver: Any = self._connection.connection.driver_connection
+            driver.rollback()
+            driver.autocommit = True
+            driver.execute("SET plan_cache_mode = force_generic_plan")  # all it runs is short: planning takes longer
+            self._process, self._name, self._used = os.getpid(), secrets.token_hex(16), time.monotonic()
+        return self._connection
+
+    def _drop(self) -> None:
+        """Close the connection; what it had under way is rolled back, and its locks are released."""
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.invalidate()
+            with suppress(Exception):
+                self._connection.close()
+            self._connection = None
 
     def _errors(self) -> tuple[type[Exception], ...]:
         from sqlalchemy.exc import SQLAlchemyError
@@ -188,34 +278,34 @@ class Sequencer:
         return (self._engine.dialect.loaded_dbapi.Error, SQLAlchemyError)
 
 
-def _fetch(driver: Any, names: list[str]) -> dict[str, Outcome]:
-    """Return the answers that have come, and delete them."""
-    if not names:
-        return {}
-    query = "DELETE FROM pending WHERE id = ANY(%s) AND outcome IS NOT NULL RETURNING id, outcome"
-    with driver.cursor() as cursor:
-        return {name: _read(text) for name, text in cursor.execute(query, [names])}
+def _write(jobs: Jobs) -> str:
+    """Lines of text: a number that was never used, the events of each job, and two lines for each draft."""
+    lines = [secrets.token_hex(16), " ".join(str(len(job)) for job in jobs)]
+    for job in jobs:
+        for draft in job:  # canonical JSON has no line ends
+            lines += (draft.before.decode(), draft.between.decode())
+    return "\n".join(lines)
 
 
-def _write(drafts: Sequence[Draft]) -> str:
-    return json.dumps([(draft.before.decode(), draft.between.decode()) for draft in drafts])
+def _jobs(text: str) -> Jobs:
+    lines = iter(text.split("\n"))
+    next(lines)
+    counts = [int(count) for count in next(lines).split()]
+    return [[_draft(next(lines), next(lines)) for _ in range(count)] for count in counts]
 
 
 def _draft(before: str, between: str) -> Draft:
     return Draft(event_of(decode_leaf(f'{before}0{between}"}}')), before.encode(), between.encode())
 
 
-def _answer(outcome: Outcome) -> str:
+def _told(outcome: Outcome) -> dict[str, object]:
     if isinstance(outcome, LedgerError):
-        return json.dumps({"error": str(outcome), "remedy": outcome.remedy})
+        return {"error": str(outcome), "remedy": outcome.remedy}
     notes = list(dict.fromkeys(receipt.checkpoint for receipt in outcome))
-    return json.dumps(
-        {"notes": notes, "receipts": [(r.index, r.leaf_hash, notes.index(r.checkpoint)) for r in outcome]}
-    )
+    return {"notes": notes, "receipts": [(r.index, r.leaf_hash, notes.index(r.checkpoint)) for r in outcome]}
 
 
-def _read(text: str) -> Outcome:
-    told = json.loads(text)
+def _outcome(told: dict[str, Any]) -> Outcome:
     if "error" in told:
         return LedgerError(told["error"], remedy=told["remedy"])
     return [Receipt(index, leaf_hash, told["notes"][note]) for index, leaf_hash, note in told["receipts"]]

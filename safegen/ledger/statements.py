@@ -7,20 +7,41 @@ append more than the database does.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final, cast
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.sql.elements import ClauseElement
 
+from safegen.ledger import pipelines
+
 Values = Mapping[str, object]
 
 
-def together(connection: Connection) -> AbstractContextManager[object]:
-    """Have the block's statements sent without waiting for each one's answer, where the driver can do so (psycopg)."""
-    pipeline = getattr(connection.connection.driver_connection, "pipeline", None)
-    return nullcontext() if pipeline is None else cast("AbstractContextManager[object]", pipeline())
+@contextmanager
+def together(connection: Connection) -> Iterator[None]:
+    """Have the block's statements sent without waiting for each one's answer, where that can be done (psycopg).
+
+    What fails is raised at the end of the outermost block, or where an answer is asked for.
+    """
+    if not pipelines.possible(connection.dialect):
+        yield
+        return
+    pipeline = pipelines.pipeline_of(connection)
+    pipeline.together += 1
+    try:
+        yield
+    finally:
+        pipeline.together -= 1
+        if not pipeline.together:
+            pipeline.settle()
+
+
+def settle(connection: Connection) -> None:
+    """Wait for what was sent in a block ``together`` that is open: SQLAlchemy and the driver can be used again."""
+    if pipelines.possible(connection.dialect):
+        pipelines.pipeline_of(connection).settle()
 
 
 class Statement:
@@ -31,9 +52,16 @@ class Statement:
         self.text: Final = str(compiled)
         self._order: Final[Sequence[str] | None] = compiled.positiontup
         self._given: Final[Values] = {k: v for k, v in compiled.params.items() if v is not None}  # literals
+        self.numbered = ""  # with $1, $2 ... for a pipeline
+        if pipelines.possible(dialect):
+            kind: Any = type(dialect)
+            numbered: Any = clause.compile(dialect=kind(paramstyle="numeric_dollar"))
+            self.numbered, self._places = str(numbered), numbered.positiontup
 
     def run(self, connection: Connection, values: Values | None = None) -> Any:
-        """Execute it once, in the transaction that is open; return the driver's cursor, which holds the rows."""
+        """Execute it once, in the transaction that is open; return what holds the rows, such as the driver's cursor."""
+        if self.numbered:
+            return pipelines.pipeline_of(connection).run(self.numbered, self._numbered_values(values or {}))
         cursor: Any = connection.connection.cursor()
         cursor.execute(self.text, self._values(values or {}))
         return cursor
@@ -44,6 +72,11 @@ class Statement:
         SQLite's driver decodes by itself first: a function of ours that it calls for every text takes longer than all
         else. Where it cannot, the file is damaged, and the rows are read once more with that function.
         """
+        if self.numbered and not pipelines.pipeline_of(connection).is_open:  # the driver reads many rows quicker
+            cursor: Any = connection.connection.cursor()
+            with cursor:
+                cursor.execute(self.text, self._values(values or {}))
+                return list(cursor.fetchall())
         driver: Any = connection.connection.driver_connection
         lenient = getattr(driver, "text_factory", None)
         if lenient in (None, str):
@@ -59,7 +92,9 @@ class Statement:
 
     def run_many(self, connection: Connection, rows: Sequence[Values]) -> None:
         """Execute it for each row; nothing is done where there is none."""
-        if len(rows) == 1:
+        if self.numbered:
+            pipelines.pipeline_of(connection).run_many(self.numbered, [self._numbered_values(row) for row in rows])
+        elif len(rows) == 1:
             self.run(connection, rows[0])
         elif rows:
             connection.connection.cursor().executemany(self.text, list(map(self._values, rows)))
@@ -69,3 +104,7 @@ class Statement:
             return {**self._given, **values}
         given = self._given
         return tuple([values[name] if name in values else given[name] for name in self._order])
+
+    def _numbered_values(self, values: Values) -> list[object]:
+        given = self._given
+        return [values[name] if name in values else given[name] for name in self._places]

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Dialect, bindparam, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Dialect, bindparam, func, literal_column, select, text, update
 
 from safegen.errors import LedgerError
 from safegen.ledger import bindings, facts, likeness, merkle, stored, subjects
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, default_origin, open_checkpoint, sign_checkpoint
-from safegen.ledger.entry import COLUMNS, Draft, EventKind, split_leaf
+from safegen.ledger.entry import COLUMNS, Draft, Event, EventKind, split_leaf
 from safegen.ledger.inserts import Insert
 from safegen.ledger.models import checkpoints, entries, hash_bands, head, nodes, soft_bindings
 from safegen.ledger.proof import TILE_LEVELS, damaged
-from safegen.ledger.statements import Statement, together
+from safegen.ledger.statements import Statement, settle, together
 
 MOST_AT_ONCE: Final = 10_000
 """Events of one call at most: they are written in one transaction, which keeps other writers waiting."""
 
+_ONE: Final[ColumnElement[int]] = literal_column("1")  # as a value it would have PostgreSQL plan every time anew
 _ENDS: Final = select(
     select(func.max(entries.c.idx)).scalar_subquery(),
-    select(entries.c.time).order_by(entries.c.idx.desc()).limit(1).scalar_subquery(),
+    select(entries.c.time).order_by(entries.c.idx.desc()).limit(_ONE).scalar_subquery(),
     select(func.max(checkpoints.c.size)).scalar_subquery(),
-    select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1).scalar_subquery(),
+    select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(_ONE).scalar_subquery(),
 )
 _COVERING: Final = (
     select(entries.c.leaf_hash, checkpoints.c.note)
@@ -35,11 +36,16 @@ _COVERING: Final = (
     .order_by(checkpoints.c.size)
     .limit(1)
 )
-_NAMES: Final = {
-    "sqlite": "(SELECT value AS name FROM json_each(:names)) AS wanted CROSS JOIN entries e",
-    "postgresql": "unnest(CAST(:names AS text[])) AS wanted(name) JOIN entries e",
+_ABOUT: Final = {
+    "sqlite": "SELECT {0} FROM (SELECT value AS name FROM json_each(:names)) AS wanted CROSS JOIN entries e ON {1}",
+    "postgresql": "SELECT {0} FROM unnest(CAST(:names AS text[])) AS wanted(name),"
+    " LATERAL (SELECT * FROM entries WHERE {1} OFFSET 0) AS e",
 }
-"""Joined in this order, so that each name is sought in its own index, whatever the database makes of the rest."""
+"""Each name is sought in its own index, whatever the database makes of the rest."""
+
+_ASKING: Final = frozenset({*stored.KINDS, "erased", "expired"})
+
+Row = tuple[Any, ...]
 
 _COLUMNS_OF: Final = attrgetter(*COLUMNS[1:])
 _TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -65,16 +71,16 @@ class Appender:
         self._dialect = dialect.name
         self._key = key
         self._origin = origin
-        self._last_note = ""  # the newest checkpoint that this object signed or checked
+        self._last: tuple[Checkpoint | None, str] = None, ""  # the newest one that this object signed, and its note
         self._signers: dict[str, VerifierKey] = {}  # by the text that the head row has
         locked = select(head.c.size, head.c.frontier, head.c.vkey).with_for_update()
         self._lock_head, self._ends, self._covering = (Statement(s, dialect) for s in (locked, _ENDS, _COVERING))
         tables = (entries, nodes, checkpoints, soft_bindings, hash_bands, facts.entry_facts)
         self._insert = {table.name: Insert(table, dialect) for table in tables}
         self._counts = Statement(facts.COUNT, dialect)
-        named = _NAMES.get(dialect.name, "(SELECT :names AS name) AS wanted JOIN entries e")
-        known = f"SELECT e.idx, e.time, e.leaf FROM {named} ON e.asset_sha256 = wanted.name ORDER BY e.idx"  # noqa: S608
-        same = f"SELECT e.content_id, e.idx FROM {named} ON e.content_id = wanted.name AND e.kind = 'generated'"  # noqa: S608
+        about = _ABOUT.get(dialect.name, "SELECT {0} FROM (SELECT :names AS name) AS wanted JOIN entries e ON {1}")
+        known = about.format("e.idx, e.time, e.leaf", "asset_sha256 = wanted.name") + " ORDER BY e.idx"
+        same = about.format("e.content_id, e.idx", "content_id = wanted.name AND kind = 'generated'")
         self._known, self._generated = Statement(text(known), dialect), Statement(text(same), dialect)
         grown: dict[str, Any] = {name: bindparam(name) for name in ("size", "frontier", "vkey")}
         self._grow = Statement(update(head).where(head.c.id == 1).values(grown), dialect)
@@ -86,29 +92,50 @@ class Appender:
         of one transaction bear one time, and no two in a row the same: so the entries say where checkpoints must lie.
         RefusedError if one of the events cannot be recorded; then the transaction must be rolled back.
         """
-        vkey, frontier, last_time = self._writable_head(connection)
-        fresh, places = self._fresh(connection, drafts, frontier.size)
-        made: dict[int, str] = {}
-        note = ""
-        if fresh:
-            with together(connection):
+        with together(connection):
+            vkey, frontier, last_time, known, generated = self._read(connection, drafts)
+            fresh, places = self._fresh(drafts, frontier.size, known)
+            self._refuse_duplicates(fresh, frontier.size, generated)
+            made: dict[int, str] = {}
+            note = ""
+            if fresh:
                 made = self._insert_entries(connection, fresh, frontier, _time_after(last_time))
-                note = sign_checkpoint(Checkpoint(vkey.name, frontier.size, frontier.root()), self._key)
+                signed = Checkpoint(vkey.name, frontier.size, frontier.root())
+                note = sign_checkpoint(signed, self._key)
                 self._insert["checkpoints"].run(connection, [(frontier.size, note)])
                 peaks = " ".join(peak.hex() for peak in frontier.peaks)
                 self._grow.run(connection, {"size": frontier.size, "frontier": peaks, "vkey": str(vkey)})
-            for index, draft in zip(made, fresh, strict=True):  # these ask the database, and may refuse
-                if draft.event.kind in stored.KINDS:
-                    stored.record(connection, index, draft.event)
-                subjects.placed(connection, index, draft.event)
-            self._last_note = note  # checked again if this transaction comes to nothing: the table then has another
+                self._last = signed, note  # checked again if this transaction comes to nothing: the table has another
+        asking = [(index, draft.event) for index, draft in zip(made, fresh, strict=True) if _asks(draft.event)]
+        if asking:
+            settle(connection)
+        for index, event in asking:  # these may refuse
+            if event.kind in stored.KINDS:
+                stored.record(connection, index, event)
+            subjects.placed(connection, index, event)
         return [Receipt(i, made[i], note) if i in made else self._first_receipt(connection, i) for i in places]
 
-    def _fresh(self, connection: Connection, drafts: Sequence[Draft], size: int) -> tuple[list[Draft], list[int]]:
+    def _read(
+        self, connection: Connection, drafts: Sequence[Draft]
+    ) -> tuple[VerifierKey, merkle.Frontier, str, list[Row], list[Row]]:
+        """Lock the head; return it with the last entry's time, and the entries about what the drafts are about."""
+        events = [draft.event for draft in drafts]
+        locked = self._lock_head.run(connection)
+        # Not in one statement with the lock: PostgreSQL would answer from a snapshot older than the lock.
+        ends = self._ends.run(connection)
+        assets = [event.asset_sha256 for event in events if event.asset_sha256 is not None]
+        ids = [str(e.content_id) for e in events if e.kind == EventKind.GENERATED and e.content_id is not None]
+        known, generated = (
+            self._look_up(connection, self._known, assets),
+            self._look_up(connection, self._generated, ids),
+        )
+        vkey, frontier, time = self._writable_head(locked.fetchone(), ends.fetchone())
+        return vkey, frontier, time, known(), generated()
+
+    def _fresh(self, drafts: Sequence[Draft], size: int, known_rows: Sequence[Row]) -> tuple[list[Draft], list[int]]:
         """Return the drafts that are new, and the index at which each of all drafts stands or will stand."""
-        assets = [draft.event.asset_sha256 for draft in drafts if draft.event.asset_sha256 is not None]
         known: dict[tuple[bytes, bytes], int] = {}
-        for index, time, leaf in self._look_up(connection, self._known, assets):
+        for index, time, leaf in known_rows:
             parts = split_leaf(leaf, index, time) if isinstance(leaf, str) else None  # somebody may have edited it
             if parts is not None:
                 before, between = (part.encode("utf-8", "surrogateescape") for part in parts)
@@ -122,31 +149,30 @@ class Appender:
             places.append(place)
             if place == size + len(fresh):
                 fresh.append(draft)
-        self._refuse_duplicates(connection, fresh, size)
         return fresh, places
 
-    def _refuse_duplicates(self, connection: Connection, fresh: Sequence[Draft], size: int) -> None:
+    def _refuse_duplicates(self, fresh: Sequence[Draft], size: int, generated: Sequence[Row]) -> None:
         """A content id is generated once, whatever else the two events say."""
-        named = [
-            (str(draft.event.content_id), size + place)
-            for place, draft in enumerate(fresh)
-            if draft.event.kind == EventKind.GENERATED and draft.event.content_id is not None
-        ]
-        seen = dict(self._look_up(connection, self._generated, [name for name, _ in named]))
-        for name, index in named:
-            if (earlier := seen.setdefault(name, index)) != index:
+        seen: dict[str, int] = dict(generated)
+        for index, draft in enumerate(fresh, size):
+            name = draft.event.content_id
+            if draft.event.kind != EventKind.GENERATED or name is None:
+                continue
+            if (earlier := seen.setdefault(str(name), index)) != index:
                 raise RefusedError(
                     f"content id {name} was generated before (entry {earlier})", remedy="draw a new content id"
                 )
 
-    def _look_up(self, connection: Connection, query: Statement, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    def _look_up(self, connection: Connection, query: Statement, names: Sequence[str]) -> Callable[[], list[Row]]:
         if not names:
-            return []
+            return list
         if self._dialect == "postgresql":
-            return query.fetch_all(connection, {"names": list(names)})
+            return query.run(connection, {"names": list(names)}).fetchall  # type: ignore[no-any-return]
         if self._dialect == "sqlite":
-            return query.fetch_all(connection, {"names": '["' + '","'.join(names) + '"]'})  # hex digits all
-        return [row for name in names for row in query.fetch_all(connection, {"names": name})]
+            rows = query.fetch_all(connection, {"names": '["' + '","'.join(names) + '"]'})  # hex digits all
+        else:
+            rows = [row for name in names for row in query.fetch_all(connection, {"names": name})]
+        return lambda: rows
 
     def _insert_entries(
         self, connection: Connection, fresh: Sequence[Draft], frontier: merkle.Frontier, time: str
@@ -183,31 +209,29 @@ class Appender:
 
     # -- what is built upon -------------------------------------------------------------------------------------------
 
-    def _writable_head(self, connection: Connection) -> tuple[VerifierKey, merkle.Frontier, str]:
-        """Lock the head row and return what it says and the last entry's time, after comparing it with the signed end.
+    def _writable_head(self, row: Row | None, ends: Row) -> tuple[VerifierKey, merkle.Frontier, str]:
+        """Return what the head row says and the last entry's time, after comparing it with the signed end.
 
         A log must never sign what contradicts an earlier signature, so a head that was edited is not built upon.
         """
-        row = self._lock_head.run(connection).fetchone()
         if row is None:
             raise damaged("its head row is missing")
         size, peaks, stored_key = row
         vkey, frontier = self._signer(stored_key), _frontier(size, peaks)
-        # Not in one statement with the lock: PostgreSQL would answer from a snapshot older than the lock.
-        last, time, covered, note = self._ends.run(connection).fetchone()
+        last, time, covered, note = ends
         if frontier.size == 0 and last is None and covered is None:
             return vkey, frontier, ""
         if covered != frontier.size or last != frontier.size - 1:
             raise damaged("its head, entries and checkpoints differ in number")
-        note = str(note)
-        try:
-            # A note that this object signed or checked before need not be checked again.
-            signed = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n") if note == self._last_note else None
-            signed = signed or open_checkpoint(note, vkey)
-        except LedgerError as exc:
-            raise damaged(f"checkpoint {covered}: {exc}") from exc
-        if signed.size != frontier.size or signed.root != frontier.root():
-            raise damaged("its head does not fit its last checkpoint")
+        note, tree = str(note), Checkpoint(vkey.name, frontier.size, frontier.root())
+        # Signing again tells whether this key signed it: Ed25519 signs alike every time, and quicker than it verifies.
+        if (tree, note) != self._last and note != sign_checkpoint(tree, self._key):
+            try:
+                signed = open_checkpoint(note, vkey)
+            except LedgerError as exc:
+                raise damaged(f"checkpoint {covered}: {exc}") from exc
+            if signed != tree:
+                raise damaged("its head does not fit its last checkpoint")
         return vkey, frontier, str(time)
 
     def _signer(self, stored_key: object) -> VerifierKey:
@@ -230,6 +254,11 @@ def parse_stored_key(stored_key: object) -> VerifierKey:
         return VerifierKey.parse(str(stored_key))
     except LedgerError as exc:
         raise damaged(f"its head row: {exc}") from exc
+
+
+def _asks(event: Event) -> bool:
+    """Whether the database must be asked about an event when it is there."""
+    return event.kind in _ASKING or subjects.PERSONAL in event.body
 
 
 def _frontier(size: object, peaks: object) -> merkle.Frontier:

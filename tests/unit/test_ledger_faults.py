@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safegen.errors import LedgerBusyError, LedgerError
 from safegen.ledger import Event, Ledger
+from safegen.ledger.pipelines import Pipeline
 from safegen.ledger.statements import Statement
 from safegen.ledger.turns import Turns, possible
 from tests.postgres import database
@@ -68,7 +69,8 @@ def watch(steps: Steps, ledger: Ledger, patch: pytest.MonkeyPatch) -> None:
         import psycopg
 
         patch.setattr(psycopg.Cursor, "execute", steps.wrap("execute", psycopg.Cursor.execute))
-        patch.setattr(psycopg.Cursor, "executemany", steps.wrap("executemany", psycopg.Cursor.executemany))
+        patch.setattr(Pipeline, "send", steps.wrap("send", Pipeline.send))
+        patch.setattr(Pipeline, "settle", steps.wrap("settle", Pipeline.settle))
 
 
 def raise_fault(kind: str) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -20,6 +20,7 @@ import sqlalchemy
 from sqlalchemy.engine.interfaces import Dialect
 
 from safegen.ledger import Event, Ledger, Receipt
+from safegen.ledger.pipelines import Pipeline, Reply
 from tests.postgres import database
 from tests.unit.test_ledger_faults import KEY, Steps, generated, in_child, watch
 
@@ -55,20 +56,20 @@ def killed(url: str, mode: str, number: int, arrange: Callable[[Ledger, pytest.M
 
 def leave(ledger: Ledger, number: int) -> None:
     """Leave event ``number`` as a writer does that dies once its row is in the table: not recorded, not answered."""
-    import psycopg
+    sync = Pipeline.sync
 
-    execute = psycopg.Cursor.execute
+    def interrupted(self: Pipeline) -> None:
+        sync(self)
+        raise KeyboardInterrupt  # the row is on its way
 
-    def interrupted(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
-        done = execute(self, query, *arguments, **options)
-        if str(query).startswith("INSERT INTO pending"):
-            raise KeyboardInterrupt
-        return done
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(psycopg.Cursor, "execute", interrupted)
+    with ledger._engine.connect() as other, pytest.MonkeyPatch.context() as patch:
+        rows = other.exec_driver_sql("SELECT count(*) FROM pending").scalar_one()
+        other.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (0x5AFE_6E0E,))  # an integrator is at work
+        patch.setattr(Pipeline, "sync", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ledger.append(generated(number))
+        while other.exec_driver_sql("SELECT count(*) FROM pending").scalar_one() == rows:
+            pass
 
 
 def settled(ledger: Ledger, numbers: list[int], receipts: list[Receipt], url: str) -> None:
@@ -110,14 +111,27 @@ def test_a_writer_may_be_killed_at_each_step(mode: str, after: bool, tmp_path: P
 def test_a_writer_may_be_killed_while_its_commit_is_under_way(mode: str, tmp_path: Path) -> None:
     """Nobody knows then whether the entry is there; to append it again settles that."""
 
-    def send_and_die(own: Ledger, patch: pytest.MonkeyPatch) -> None:
-        def commit(_: Dialect, connection: Any) -> None:
-            connection.pgconn.send_query(b"COMMIT")
-            while connection.pgconn.flush():
-                pass
-            kill()
+    def flush_and_die(connection: Any) -> None:
+        while connection.flush():
+            pass
+        kill()
 
+    def commit(_: Dialect, connection: Any) -> None:
+        connection.pgconn.send_query(b"COMMIT")
+        flush_and_die(connection.pgconn)
+
+    def send(self: Pipeline, text: str, values: Sequence[object] = ()) -> Reply:
+        reply = sent(self, text, values)
+        if text == "COMMIT":
+            self.sync()
+            flush_and_die(self._libpq)
+        return reply
+
+    sent = Pipeline.send
+
+    def send_and_die(own: Ledger, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(type(own._engine.dialect), "do_commit", commit)
+        patch.setattr(Pipeline, "send", send)
 
     with begun(mode, tmp_path) as (url, ledger):
         numbers, receipts = list[int](), list[Receipt]()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import sqlalchemy
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safegen.errors import LedgerBusyError, LedgerDamagedError, LedgerError
-from safegen.ledger import Event, Ledger, current_revision, downgrade, upgrade, verify_inclusion
+from safegen.ledger import Event, Ledger, Receipt, current_revision, downgrade, upgrade, verify_inclusion
 from safegen.ledger.schema import REVISIONS
 from tests.postgres import DATABASES, database
+from tests.unit.test_ledger_faults import in_child
 
 KEY = Ed25519PrivateKey.generate()
 
@@ -158,3 +160,86 @@ def test_a_shared_database_holds_tables_of_others(postgres: str) -> None:
     fill(postgres, 1)
     downgrade(postgres, "base")
     execute(postgres, "INSERT INTO others VALUES (1)")
+
+
+def test_a_writer_and_its_fork_have_connections_of_their_own(postgres: str) -> None:
+    with Ledger.open(postgres, key=KEY) as ledger:
+        assert ledger.append(generated(0)).index == 0
+
+        def act() -> None:
+            assert ledger.append(generated(1)).index == 1
+            assert ledger.get(0).content_id == f"{0:016x}"
+
+        assert in_child(act) == 0
+        assert ledger.append(generated(2)).index == 2
+        assert ledger.verify().ok
+
+
+def held(url: str, act: Callable[[], list[Receipt]], meanwhile: str) -> list[Receipt] | LedgerError:
+    """What becomes of an append while another writer integrates, and runs a statement on its row before it ends."""
+    found: list[list[Receipt] | LedgerError] = []
+
+    def run() -> None:
+        try:
+            found.append(act())
+        except LedgerError as error:
+            found.append(error)
+
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    thread = threading.Thread(target=run)
+    with engine.connect() as other:
+        other.exec_driver_sql("SELECT pg_advisory_lock(%s)", (0x5AFE_6E0E,))
+        thread.start()
+        while not other.exec_driver_sql("SELECT count(*) FROM pending WHERE outcome IS NULL").scalar():
+            time.sleep(0.002)
+        other.exec_driver_sql(meanwhile)
+    engine.dispose()
+    thread.join()
+    return found[0]
+
+
+def test_an_answer_takes_the_ledgers_key(postgres: str) -> None:
+    with Ledger.open(postgres, key=KEY) as ledger:
+        forged = """UPDATE pending SET outcome = repeat('0', 64) || '[{"notes": ["x"], "receipts": [[7, "ab", 0]]}]'"""
+        found = held(postgres, lambda: ledger.append_many([generated(1)]), forged)
+        assert isinstance(found, LedgerError)
+        assert "holder of the ledger's key" in str(found)
+        assert ledger.append(generated(1)).index == 0
+
+
+def test_an_old_answer_is_none_to_a_new_request(postgres: str) -> None:
+    with Ledger.open(postgres, key=KEY) as ledger, Ledger.open(postgres, key=KEY) as integrator:
+        engine = sqlalchemy.create_engine(postgres, isolation_level="AUTOCOMMIT")
+        with engine.connect() as other:
+            other.exec_driver_sql("SELECT pg_advisory_lock(%s)", (0x5AFE_6E0E,))
+            writers = [
+                threading.Thread(target=one.append, args=(generated(n),)) for n, one in enumerate((ledger, integrator))
+            ]
+            for writer in writers:
+                writer.start()
+            while other.exec_driver_sql("SELECT count(*) FROM pending").scalar() != 2:
+                time.sleep(0.002)
+            other.exec_driver_sql("SELECT pg_advisory_unlock_all()")
+        for writer in writers:
+            writer.join()
+        with engine.connect() as other:
+            old = other.exec_driver_sql("SELECT id, outcome FROM pending WHERE outcome <> ''").one()
+        engine.dispose()
+        mine = ledger if ledger._writer._sequencer._name == old.id else integrator  # type: ignore[union-attr]
+        again = f"UPDATE pending SET outcome = '{old.outcome}'"
+        found = held(postgres, lambda: mine.append_many([generated(5)]), again)
+        assert isinstance(found, LedgerError)
+        assert "holder of the ledger's key" in str(found)
+        assert ledger.count() == 2
+
+
+@pytest.mark.parametrize("count", [1, 49, 400])
+def test_text_that_a_table_cannot_hold_is_refused_alone(postgres: str, count: int) -> None:
+    events = [generated(number) for number in range(count)]
+    with Ledger.open(postgres, key=KEY) as ledger:
+        with pytest.raises(LedgerError):
+            ledger.append_many([*events[:-1], replace(events[-1], model="a\0b")])
+        assert ledger.append_many(events)[-1].index == count - 1
+        entry = ledger.get(count - 1)
+        assert entry.body["text"] == "Grüße, 你好, \0"
+        assert ledger.verify().ok
