@@ -14,7 +14,7 @@ from safegen.errors import LedgerError
 from safegen.ledger import guards, merkle, views
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from safegen.ledger.entry import COLUMNS, decode_leaf, hash_leaf
-from safegen.ledger.facts import FactsCheck, day_from, facts_from
+from safegen.ledger.facts import FactsCheck, Tally, day_from, facts_from
 from safegen.ledger.models import checkpoints, entries, head, nodes
 from safegen.ledger.proof import TILE_LEVELS
 from safegen.ledger.rows import (
@@ -75,9 +75,8 @@ def audit(
 
 
 class _Looked(NamedTuple):
-    """A row with its place, the hash of its leaf, the hash that it states, and the body that its leaf states."""
+    """A row with something wrong: the hash of its leaf, the hash that it states, and the body that its leaf states."""
 
-    place: int
     row: EntryRow
     computed: bytes | None
     stored: bytes | None
@@ -86,7 +85,7 @@ class _Looked(NamedTuple):
 
 
 def _derived(
-    row: EntryRow, body: dict[str, Any], faults: Sequence[str]
+    row: EntryRow, body: dict[str, Any], faults: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], frozenset[tuple[str, str]]]:
     """Return the ``day_of`` and ``facts_of`` an entry that is as it was signed, though its columns may not be."""
     if faults:
@@ -123,8 +122,10 @@ class _Audit:
         self._outside = self._read_outside(outside)
         self._facts = FactsCheck(connection, self._add)
         self._sound = 0  # the entries before this one are as they were signed, but for those that are named
-        self._open: list[_Looked] = []  # the entries after the last checkpoint
+        self._open: list[bytes | _Looked] = []  # the entries after the last checkpoint; leaf hashes where all is well
+        self._open_first = 0
         self._open_time: object = None
+        self._open_tally = Tally()  # of those where all is well
 
     def run(self) -> LedgerReport:
         total = self._connection.execute(select(func.count()).select_from(entries)).scalar() or 0
@@ -164,18 +165,22 @@ class _Audit:
                 return expected
             self._close(None, missing=True)
             self._skip(expected, index, notes)
-        body = quick_look(row)
-        computed = hash_leaf(row.leaf) if isinstance(row.leaf, str) else None
-        stored = computed if computed is not None and row.leaf_hash == computed.hex() else digest_or_none(row.leaf_hash)
-        faults: Sequence[str] = ()
+        body, digest = quick_look(row), hash_leaf(row.leaf) if isinstance(row.leaf, str) else None
+        one: bytes | _Looked
         time: object = row.time
-        if body is None or stored is not computed:
-            faults, body = column_faults(row), closer_look(row)
-            time = decode_leaf(row.leaf)["time"] if body is not None else time
+        derived = None
+        if body is not None and digest is not None and row.leaf_hash == digest.hex():
+            one, derived = digest, _derived(row, body)
+        else:
+            one = _Looked(row, digest, digest_or_none(row.leaf_hash), closer_look(row), column_faults(row))
+            time = decode_leaf(row.leaf)["time"] if one.body is not None else time
         if self._open and time != self._open_time:
             self._close(None, missing=True)
-        self._open.append(_Looked(index, row, computed, stored, body, faults))
-        self._open_time = time
+        if not self._open:
+            self._open_first, self._open_time = index, time
+        self._open.append(one)
+        if derived is not None:
+            self._open_tally.add(index, *derived)
         size: int = index + 1
         while (note := notes.peek()) is not None and (not is_whole(note.size) or note.size < size):
             next(notes)
@@ -209,14 +214,16 @@ class _Audit:
     def _close(self, signed: Checkpoint | None, *, missing: bool = False) -> None:
         """Judge the entries after the last checkpoint by the next one, if it is there and validly signed."""
         group, self._open = self._open, []
+        tally, self._open_tally = self._open_tally, Tally()
         if not group:
             return
-        last = group[-1].place
+        first = begin = self._open_first
+        last = first + len(group) - 1
         if missing:
             self._add(last, "checkpoints.size", f"the checkpoint of size {last + 1} is missing")
-        chosen = self._choose(group, signed)
+        doubtful = {i: one for i, one in enumerate(group) if isinstance(one, _Looked)}
+        chosen = self._choose(group, doubtful, signed)
         wrong = self._broken or signed is None
-        first = begin = group[0].place
         kept = sorted(size for size in self._outside if first < size <= last)
         for end in (*kept, last + 1):  # the tree must be seen at the size of each
             for level, position, node in self._tree.extend(chosen[begin - first : end - first], TILE_LEVELS):
@@ -227,29 +234,34 @@ class _Audit:
         if signed is not None and not self._broken and signed.root != self._tree.root():
             self._broken = True
             which = "another entry here: it was" if len(group) == 1 else f"other entries here (up to {last}): one was"
-            self._add(group[0].place, "leaf", f"the signed checkpoint {signed.size} covers {which} replaced")
+            self._add(first, "leaf", f"the signed checkpoint {signed.size} covers {which} replaced")
         if not self._broken:
             self._sound = last + 1
-            for looked, digest in zip(group, chosen, strict=True):
-                if looked.computed == digest and looked.body is not None:
-                    self._facts.entry(looked.place, *_derived(looked.row, looked.body, looked.faults))
+            for i, looked in doubtful.items():
+                if looked.computed == chosen[i] and looked.body is not None:
+                    tally.add(first + i, *_derived(looked.row, looked.body, looked.faults))
+            self._facts.sound.take(tally)
 
-    def _choose(self, group: list[_Looked], signed: Checkpoint | None) -> list[bytes]:
+    def _choose(
+        self, group: Sequence[bytes | _Looked], doubtful: dict[int, _Looked], signed: Checkpoint | None
+    ) -> list[bytes]:
         """Report what is wrong in the rows; return the leaf hashes to build on: those that the checkpoint confirms."""
-        doubts = [i for i, looked in enumerate(group) if looked.stored is None or looked.stored != looked.computed]
-        for looked in group:
-            if looked.faults and looked.stored is not None and looked.stored == looked.computed:
-                for name in looked.faults:
-                    self._add(looked.place, name, f"{name} does not agree with the leaf")
-        chosen = [looked.stored or looked.computed or merkle.EMPTY_ROOT for looked in group]
+        first = self._open_first
+        chosen = [one if isinstance(one, bytes) else one.stored or one.computed or merkle.EMPTY_ROOT for one in group]
+        doubts = {
+            i: looked for i, looked in doubtful.items() if looked.stored is None or looked.stored != looked.computed
+        }
+        for i, looked in doubtful.items():
+            for name in looked.faults if i not in doubts else ():
+                self._add(first + i, name, f"{name} does not agree with the leaf")
         if not doubts:
             return chosen
         # One of leaf and leaf_hash was changed. The signed root tells which, as long as the tree before them is sound.
         confirmed = None
         if signed is not None and not self._broken:
-            confirmed = self._confirmed(group, chosen, doubts, signed.root)
-        for i in doubts:
-            index, looked = group[i].place, group[i]
+            confirmed = self._confirmed(chosen, doubts, signed.root)
+        for i, looked in doubts.items():
+            index = first + i
             if confirmed is None:
                 self._broken = True
                 chosen[i] = looked.computed or looked.stored or merkle.EMPTY_ROOT
@@ -263,11 +275,9 @@ class _Audit:
                 self._add(index, "leaf", "the leaf was changed: the checkpoint confirms leaf_hash instead")
         return confirmed or chosen
 
-    def _confirmed(
-        self, group: list[_Looked], chosen: list[bytes], doubts: list[int], root: bytes
-    ) -> list[bytes] | None:
+    def _confirmed(self, chosen: list[bytes], doubts: dict[int, _Looked], root: bytes) -> list[bytes] | None:
         """Return the hashes that lead to the signed root, of all that the rows offer; None if none do."""
-        offers = [[h for h in (group[i].computed, group[i].stored) if h is not None] for i in doubts]
+        offers = [[h for h in (looked.computed, looked.stored) if h is not None] for looked in doubts.values()]
         if not all(offers):
             return None
         tries = product(*offers) if len(doubts) <= _MAX_DOUBTS else zip(*((o[0], o[-1]) for o in offers), strict=True)
@@ -276,8 +286,7 @@ class _Audit:
             for i, digest in zip(doubts, offer, strict=True):
                 trial[i] = digest
             tree = merkle.Frontier(self._tree.size, self._tree.peaks)
-            for digest in trial:
-                tree.push(digest)
+            tree.extend(trial)
             if tree.root() == root:
                 return trial
         return None

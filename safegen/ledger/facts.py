@@ -141,6 +141,28 @@ def day_from(time: str, kind: str, model: str | None, policy_sha256: str | None,
     return (time[:10], str(kind), str(model or ""), str(policy_sha256 or ""), str(action or ""))
 
 
+class Tally:
+    """What follows from some entries: how many of each sort a day brought, and a sum over all that they say."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, ...], int] = {}
+        self.total = 0  # of hash((entry, name, value)); Python keys its hashes anew in every process
+
+    def add(self, index: int, day: tuple[str, ...], said: frozenset[Fact]) -> None:
+        """Take in an entry, by its ``day_of`` and ``facts_of``."""
+        self.counts[day] = self.counts.get(day, 0) + 1
+        for name, value in said:
+            self.total += hash((index, name, value))
+
+    def take(self, other: Tally) -> None:
+        """Take in all that another tally has."""
+        self.total += other.total
+        for day, count in other.counts.items():
+            self.counts[day] = self.counts.get(day, 0) + count
+
+
 class FactsCheck:
     """Compares both tables with leaves, which are told once each. ``add(index, column, summary)`` reports.
 
@@ -151,24 +173,18 @@ class FactsCheck:
     def __init__(self, connection: Connection, add: Callable[[int | None, str, str], None]) -> None:
         self._connection = connection
         self._add = add
-        self._counts: dict[tuple[str, ...], int] = {}
-        self._sum = 0  # of hash((entry, name, value)); Python keys its hashes anew in every process
+        self.sound = Tally()
+        """What the entries say that are as they were signed."""
         self._stored: dict[int, set[Fact]] = {}
         self._until = -1  # facts of the entries before this one have been read
         low, high = entry_facts.c.entry >= bindparam("low"), entry_facts.c.entry < bindparam("high")
         self._window = Statement(select(entry_facts).where(low, high), connection.dialect)
         self._part = Statement(_NEXT, connection.dialect)
 
-    def entry(self, index: int, day: tuple[str, ...], wanted: frozenset[Fact]) -> None:
-        """Take in what follows from a leaf: its ``day_of`` and ``facts_of``."""
-        self._counts[day] = self._counts.get(day, 0) + 1
-        for name, value in wanted:
-            self._sum += hash((index, name, value))
-
     def adds_up(self) -> bool:
         """Whether the index holds what the entries say, after the last one."""
         try:
-            return self._sum == sum(sum(map(hash, rows)) for rows in self._parts())
+            return self.sound.total == sum(sum(map(hash, rows)) for rows in self._parts())
         except UnicodeEncodeError:  # a text that is none: nothing of ours
             return False
 
@@ -188,12 +204,11 @@ class FactsCheck:
         for (index,) in self._connection.execute(beyond.distinct().order_by(entry_facts.c.entry).limit(_PAGE)):
             self._add(index, "entry_facts.entry", "the index tells of an entry that does not exist")
         stored = {tuple(row[:-1]): row[-1] for row in self._connection.execute(select(daily_counts))}
-        for key in sorted(stored.keys() | self._counts.keys(), key=repr):
-            if stored.get(key, 0) != self._counts.get(key, 0):
+        counts = self.sound.counts
+        for key in sorted(stored.keys() | counts.keys(), key=repr):
+            if stored.get(key, 0) != counts.get(key, 0):
                 what = " ".join(str(part) for part in key if part)
-                self._add(
-                    None, "daily_counts", f"{what}: {stored.get(key, 0)!r} counted, {self._counts.get(key, 0)} there"
-                )
+                self._add(None, "daily_counts", f"{what}: {stored.get(key, 0)!r} counted, {counts.get(key, 0)} there")
 
     def _parts(self) -> Iterator[list[tuple[Any, ...]]]:
         """Yield all rows, by pages in the order of the key."""
