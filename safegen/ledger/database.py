@@ -170,17 +170,45 @@ def reading(engine: Engine, *, snapshot: bool = False) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(engine: Engine, *, busy_seconds: float | None = None) -> Iterator[Connection]:
-    """A write transaction, committed at the end and rolled back on any error; on SQLite it locks out other writers.
-
-    ``busy_seconds`` is how long SQLite waits for its lock, where that is less than the engine was made for.
-    """
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A write transaction, committed at the end and rolled back on any error; on SQLite it locks out other writers."""
     with _translated(engine), engine.connect() as plain:
-        if busy_seconds is not None and engine.dialect.name == "sqlite":
-            plain.connection.cursor().execute(f"PRAGMA busy_timeout = {max(1, round(busy_seconds * 1000))}")
         connection = plain.execution_options(**{_WRITE: True})
         with connection.begin():
             yield connection
+
+
+class Held:
+    """A connection to SQLite for many write transactions, which opening one for each would make a tenth slower."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def writing(self, busy_seconds: float) -> Iterator[Connection]:
+        """As ``writing``; SQLite waits for its lock as long as ``busy_seconds``. One thread at a time."""
+        with _translated(self._engine):
+            if self._connection is None:
+                self._connection = self._engine.connect().execution_options(**{_WRITE: True})
+            try:
+                milliseconds = max(1, round(busy_seconds * 1000))
+                self._connection.connection.cursor().execute(f"PRAGMA busy_timeout = {milliseconds}")
+                with self._connection.begin():
+                    yield self._connection
+            except BaseException:
+                # A query that was not read to its end keeps its view of the database after a rollback, and whoever
+                # gets the connection next would see that.
+                if self._connection is not None and not isinstance(self._engine.pool, StaticPool):
+                    self._connection.invalidate()
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Give the connection back; the next transaction opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from safegen.errors import LedgerError
 from safegen.ledger import turns
-from safegen.ledger.database import writing
+from safegen.ledger.database import Held, writing
 from safegen.ledger.entry import Draft
 from safegen.ledger.group_commit import GroupCommit, Outcome, each_alone
 from safegen.ledger.sequencing import Sequencer
@@ -38,13 +38,12 @@ class Writer:
                 "only PostgreSQL with psycopg is written in the sequenced mode", remedy="open the ledger without a mode"
             )
         appender = Appender(engine.dialect, key, origin)
-        self._sequencer: Sequencer | None = None
+        self._way: Sequencer | _Inline
         if mode == SEQUENCED or (able and mode != INLINE):
-            self._sequencer = Sequencer(engine, appender, key, busy_seconds)
-            self._group = GroupCommit(self._sequencer.commit, busy_seconds)
+            self._way = Sequencer(engine, appender, key, busy_seconds)
         else:
-            inline = _Inline(engine, path, appender, busy_seconds)
-            self._group = GroupCommit(inline.commit, busy_seconds)
+            self._way = _Inline(engine, path, appender, busy_seconds)
+        self._group = GroupCommit(self._way.commit, busy_seconds)
 
     def submit(self, drafts: Sequence[Draft]) -> list[Receipt]:
         """Append the events, all or none; raises what ``Ledger.append_many`` says."""
@@ -52,8 +51,7 @@ class Writer:
 
     def close(self) -> None:
         """Give connections of one's own back."""
-        if self._sequencer is not None:
-            self._sequencer.close()
+        self._way.close()
 
 
 class _Inline:
@@ -61,6 +59,7 @@ class _Inline:
 
     def __init__(self, engine: Engine, path: Path | None, appender: Appender, busy_seconds: float) -> None:
         self._engine = engine
+        self._held = Held(engine) if engine.dialect.name == "sqlite" else None
         self._appender = appender
         self._seconds = busy_seconds
         self._turns = turns.Turns(path) if path is not None and turns.possible() else None
@@ -71,5 +70,11 @@ class _Inline:
             return each_alone(lambda drafts: self._transaction(drafts, until), jobs)
 
     def _transaction(self, drafts: Sequence[Draft], until: float) -> list[Receipt]:
-        with writing(self._engine, busy_seconds=max(0.001, until - time.monotonic())) as connection:
+        with (
+            writing(self._engine) if self._held is None else self._held.writing(until - time.monotonic()) as connection
+        ):
             return self._appender.append(connection, drafts)
+
+    def close(self) -> None:
+        if self._held is not None:
+            self._held.close()

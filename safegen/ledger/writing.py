@@ -120,16 +120,16 @@ class Appender:
     ) -> tuple[VerifierKey, merkle.Frontier, str, list[Row], list[Row]]:
         """Lock the head; return it with the last entry's time, and the entries about what the drafts are about."""
         events = [draft.event for draft in drafts]
-        locked = self._lock_head.run(connection)
+        locked = self._row(connection, self._lock_head)
         # Not in one statement with the lock: PostgreSQL would answer from a snapshot older than the lock.
-        ends = self._ends.run(connection)
+        ends = self._row(connection, self._ends)
         assets = [event.asset_sha256 for event in events if event.asset_sha256 is not None]
         ids = [str(e.content_id) for e in events if e.kind == EventKind.GENERATED and e.content_id is not None]
         known, generated = (
             self._look_up(connection, self._known, assets),
             self._look_up(connection, self._generated, ids),
         )
-        vkey, frontier, time = self._writable_head(locked.fetchone(), ends.fetchone())
+        vkey, frontier, time = self._writable_head(locked(), ends())
         return vkey, frontier, time, known(), generated()
 
     def _fresh(self, drafts: Sequence[Draft], size: int, known_rows: Sequence[Row]) -> tuple[list[Draft], list[int]]:
@@ -162,6 +162,17 @@ class Appender:
                 raise RefusedError(
                     f"content id {name} was generated before (entry {earlier})", remedy="draw a new content id"
                 )
+
+    def _row(self, connection: Connection, query: Statement) -> Callable[[], Any]:
+        """Run a query for one row; it is there when it is asked for.
+
+        SQLite's is fetched at once: a query with rows left would keep its view of the database after a rollback.
+        """
+        found = query.run(connection)
+        if self._dialect == "postgresql":
+            return found.fetchone  # type: ignore[no-any-return]
+        row = found.fetchone()
+        return lambda: row
 
     def _look_up(self, connection: Connection, query: Statement, names: Sequence[str]) -> Callable[[], list[Row]]:
         if not names:

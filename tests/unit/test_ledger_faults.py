@@ -183,8 +183,8 @@ def test_a_full_disk_is_told_and_leaves_the_ledger_sound(tmp_path: Path) -> None
 def test_a_ledger_that_becomes_read_only_is_told(tmp_path: Path) -> None:
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", key=KEY) as ledger:
         ledger.append(Event("failed"))
-        with ledger._engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA query_only = ON")
+        writer: Any = ledger._writer
+        writer._way._held._connection.connection.cursor().execute("PRAGMA query_only = ON")
         with pytest.raises(LedgerError, match="read-only"):
             ledger.append(Event("failed"))
         assert ledger.verify().ok

@@ -225,7 +225,7 @@ def test_an_old_answer_is_none_to_a_new_request(postgres: str) -> None:
         with engine.connect() as other:
             old = other.exec_driver_sql("SELECT id, outcome FROM pending WHERE outcome <> ''").one()
         engine.dispose()
-        mine = ledger if ledger._writer._sequencer._name == old.id else integrator  # type: ignore[union-attr]
+        mine = ledger if ledger._writer._way._name == old.id else integrator  # type: ignore[union-attr]
         again = f"UPDATE pending SET outcome = '{old.outcome}'"
         found = held(postgres, lambda: mine.append_many([generated(5)]), again)
         assert isinstance(found, LedgerError)
