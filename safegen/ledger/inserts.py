@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Dialect, Table, insert
+from sqlalchemy import Connection, Dialect, Integer, Table, insert
 
 from safegen.ledger.pipelines import pipeline_of
 from safegen.ledger.statements import Statement
 
+_SOME: Final = 4
 _MANY: Final = 50
-"""Rows from which on PostgreSQL's COPY is the quicker way."""
+"""Rows from which on PostgreSQL takes them quicker as arrays, and by COPY."""
 
 
 class Insert:
@@ -25,7 +26,13 @@ class Insert:
         self._statement = Statement(insert(table).prefix_with("OR ROLLBACK", dialect="sqlite"), dialect)
         self._names: Final = tuple(table.columns.keys())
         self._tuples: Final = dialect.positional
-        self._copy: Final = f"COPY {table.name} ({', '.join(self._names)}) FROM STDIN"
+        names = ", ".join(self._names)
+        self._copy: Final = f"COPY {table.name} ({names}) FROM STDIN"
+        integer = {name for name, column in table.columns.items() if isinstance(column.type, Integer)}
+        chosen = ", ".join(f"{name}::bigint" if name in integer else name for name in self._names)
+        given = ", ".join(f"${place}::text[]" for place in range(1, len(self._names) + 1))
+        into = f"INSERT INTO {table.name} ({names})"
+        self._arrays: Final = f"{into} SELECT {chosen} FROM unnest({given}) AS r({names})"  # noqa: S608
 
     def run(self, connection: Connection, rows: Sequence[tuple[object, ...]]) -> None:
         """Insert the rows; nothing is done where there is none."""
@@ -39,8 +46,11 @@ class Insert:
 
     def _run_numbered(self, connection: Connection, rows: Sequence[tuple[object, ...]]) -> None:
         pipeline = pipeline_of(connection)
-        if len(rows) < _MANY:
+        if len(rows) < _SOME:
             pipeline.run_many(self._statement.numbered, rows)
+            return
+        if len(rows) < _MANY:
+            pipeline.run(self._arrays, [list(column) for column in zip(*rows, strict=True)])
             return
         pipeline.settle()
         cursor: Any = connection.connection.cursor()

@@ -134,8 +134,8 @@ class Pipeline:
             name = self._names[text] = b"safegen%d" % next(self._numbers)
             self._libpq.send_prepare(name, text.encode())
             self._coming.append(text)
-        given = [_dumped(value) for value in values]
-        self._libpq.send_query_prepared(name, [data for data, _ in given], [form for _, form in given])
+        given, forms = zip(*map(_dumped, values), strict=True) if values else ((), ())
+        self._libpq.send_query_prepared(name, given, forms)
         self._coming.append(reply := Reply(self))
         return reply
 
@@ -145,11 +145,11 @@ class Pipeline:
         failed: list[Exception] = []
         while self._coming:
             result = self._next()
-            status = pq.ExecStatus(result.status)
+            status = result.status
             what = self._coming.popleft()
             if what is None:
                 if status != pq.ExecStatus.PIPELINE_SYNC:
-                    raise errors.OperationalError(f"the server answered out of turn ({status.name})")
+                    raise errors.OperationalError(f"the server answered out of turn ({status})")
                 continue
             if status == pq.ExecStatus.FATAL_ERROR:
                 state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
@@ -194,19 +194,18 @@ def array(values: Sequence[str | int | None]) -> bytes:
     return b"".join(parts)
 
 
-def _dumped(value: object) -> tuple[bytes | None, int]:
+def _dumped(value: Any) -> tuple[bytes | None, int]:
     """A value and its format: 0 is text, which must hold no NUL, and 1 binary."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return value.encode(), 1  # of a text the same bytes, with their length
+    if kind is int:
+        return b"%d" % value, 0
     if value is None:
         return None, 0
-    if isinstance(value, int):
-        return b"%d" % value, 0
-    if isinstance(value, bytes):
-        return value, 1
-    if isinstance(value, list):
+    if kind is list:
         return array(value), 1
-    raise TypeError(f"not a value for PostgreSQL: {type(value).__name__}")
+    raise TypeError(f"not a value for PostgreSQL: {kind.__name__}")
 
 
 def _loaded(data: bytes | None, is_integer: bool) -> str | int | None:

@@ -16,7 +16,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -43,13 +43,14 @@ _ASK: Final = (
     " DO UPDATE SET asked = now(), events = excluded.events, mac = excluded.mac, outcome = NULL"
 )
 _WAIT: Final = f"SELECT pg_advisory_lock({_INTEGRATOR})"
-_ANSWERED: Final = "FROM pending WHERE id = $1::varchar AND mac = $2::varchar AND outcome IS NOT NULL"
-_ANSWER: Final = f"SELECT outcome, pg_advisory_unlock({_INTEGRATOR})::int {_ANSWERED}"
+_ANSWER: Final = (
+    f"SELECT outcome, pg_advisory_unlock({_INTEGRATOR})::int FROM pending"  # noqa: S608
+    " WHERE id = $1::varchar AND mac = $2::varchar AND outcome IS NOT NULL"
+)
 _WAITING: Final = (
     "SELECT id, mac, events FROM pending WHERE outcome IS NULL AND id <> $1::varchar"  # noqa: S608
-    f" AND NOT EXISTS (SELECT 1 {_ANSWERED}) ORDER BY asked, id LIMIT {_ROUND}"
+    f" ORDER BY asked, id LIMIT {_ROUND} FOR UPDATE"
 )
-_HOLD: Final = "SELECT id, mac FROM pending WHERE id = ANY($1::text[]) AND outcome IS NULL FOR UPDATE"
 _TELL: Final = (
     "UPDATE pending SET outcome = told.outcome, events = ''"
     " FROM unnest($1::text[], $2::text[]) AS told(id, outcome) WHERE pending.id = told.id"
@@ -111,7 +112,6 @@ class Sequencer:
         pipeline.sync()  # from now on others see it
         pipeline.send(_WAIT)
         answer = pipeline.send(_ANSWER, [self._name, mac])
-        waiting = pipeline.send(_WAITING, [self._name, mac])
         try:
             pipeline.settle()
         except self._errors() as exc:
@@ -121,7 +121,7 @@ class Sequencer:
         if (told := answer.fetchone()) is not None:
             return self._read(mac, told[0], len(jobs))
         try:
-            return self._integrate(connection, jobs, waiting.fetchall(), left=asked.rowcount > 0)
+            return self._integrate(connection, jobs, left=asked.rowcount > 0)
         except LedgerError as exc:
             return self._take_back(pipeline, mac, jobs, exc)
         except self._errors() as exc:
@@ -144,44 +144,36 @@ class Sequencer:
 
     # -- integrating --------------------------------------------------------------------------------------------------
 
-    def _integrate(self, connection: Connection, jobs: Jobs, rows: Sequence[Row], *, left: bool) -> list[Outcome]:
-        """Record the jobs and what waits, and answer; ``left`` says that the jobs have a row as well."""
-        asked, answers = self._asked(rows, sum(map(len, jobs)))
-        if left:
-            answers[self._name] = ""  # it needs none
+    def _integrate(self, connection: Connection, jobs: Jobs, *, left: bool) -> list[Outcome]:
+        """Record what waits and the jobs, and answer; ``left`` says that the jobs have a row as well."""
         dbapi: Any = self._engine.dialect.loaded_dbapi
         try:
-            return self._round(connection, jobs, asked, answers, self._append)
+            return self._round(connection, jobs, left, self._append)
         except (LedgerBusyError, LedgerDamagedError):
             raise
         except (LedgerError, dbapi.DataError, dbapi.IntegrityError):  # one job's alone, perhaps
             pipeline_of(connection).run("ROLLBACK")
-            return self._round(connection, jobs, asked, answers, self._append_each)
+            return self._round(connection, jobs, left, self._append_each)
 
-    def _round(
-        self, connection: Connection, jobs: Jobs, asked: Sequence[Asked], answers: Mapping[str, str], append: Append
-    ) -> list[Outcome]:
-        """One transaction, in two exchanges with the server: what is there is read, and what is new is written."""
-        pipeline, told = pipeline_of(connection), dict(answers)
+    def _round(self, connection: Connection, jobs: Jobs, left: bool, append: Append) -> list[Outcome]:
+        """One transaction, in three exchanges with the server: who waits, what is there already, what is new."""
+        pipeline = pipeline_of(connection)
         with together(connection):
             pipeline.send("BEGIN")
-            held = pipeline.send(_HOLD, [[name for name, _, _ in asked]]) if asked else None
+            rows = pipeline.send(_WAITING, [self._name]).fetchall()  # not before: more have come since we waited
+            asked, answers = self._asked(rows, sum(map(len, jobs)))
             outcomes = iter(append(connection, [*(job for _, _, theirs in asked for job in theirs), *jobs]))
-            told |= {name: self._answer(mac, [next(outcomes) for _ in theirs]) for name, mac, theirs in asked}
-            mine = list(outcomes)
-            still = asked if held is None else held.fetchall()
-            if len(still) == len(asked):
-                if told:
-                    pipeline.send(_TELL, [list(told), list(told.values())])
-                if time.monotonic() > self._sweep:
-                    self._sweep = time.monotonic() + _SWEEP
-                    pipeline.send(_SWEEP_OUT)
-                pipeline.send("COMMIT")
-                pipeline.send(_LEAVE)
-                return mine
-            pipeline.send("ROLLBACK")  # somebody took theirs back meanwhile
-        there = [one for one in asked if one[:2] in still]
-        return self._round(connection, jobs, there, answers, append)
+            answers |= {name: self._answer(mac, [next(outcomes) for _ in theirs]) for name, mac, theirs in asked}
+            if left:
+                answers[self._name] = ""  # it needs none
+            if answers:
+                pipeline.send(_TELL, [list(answers), list(answers.values())])
+            if time.monotonic() > self._sweep:
+                self._sweep = time.monotonic() + _SWEEP
+                pipeline.send(_SWEEP_OUT)
+            pipeline.send("COMMIT")
+            pipeline.send(_LEAVE)
+        return list(outcomes)
 
     def _append(self, connection: Connection, jobs: Jobs) -> Sequence[Outcome]:
         receipts = iter(self._appender.append(connection, [draft for job in jobs for draft in job]))
