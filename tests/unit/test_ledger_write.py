@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import sqlite3
 import threading
 import time
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safegen.errors import LedgerBusyError, LedgerError
 from safegen.ledger import Event, Ledger, Receipt, downgrade, upgrade, verify_inclusion, writing
+from safegen.ledger.entry import draft
 from safegen.ledger.writing import Appender
 from tests.postgres import DATABASES, database
 
@@ -84,11 +86,23 @@ def test_events_without_an_asset_may_happen_twice(ledger: Ledger) -> None:
     assert [ledger.append(Event("blocked", body={"n": 1})).index for _ in range(2)] == [0, 1]
 
 
-def test_older_ledgers_get_their_keys_and_may_hold_an_event_twice(url: str) -> None:
+def test_older_versions_find_what_they_knew_events_by(url: str) -> None:
+    events = [generated(1), Event("failed"), Event("reviewed", asset_sha256="a" * 64)]
     with Ledger.open(url, key=KEY) as ledger:
-        receipts = ledger.append_many([generated(1), Event("reviewed", asset_sha256="a" * 64)])
+        receipts = ledger.append_many(events)
+    downgrade(url, "0007")
+    drafts = [draft(event) for event in events]
+    keys = [hashlib.sha256(made.before + made.between).hexdigest() for made in drafts]
+    engine = sqlalchemy.create_engine(url)
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("SELECT key, entry FROM submissions ORDER BY entry").all()
+        assert [tuple(row) for row in found] == [(keys[0], 0), (keys[2], 2)]
+    with engine.connect() as connection, pytest.raises(sqlalchemy.exc.DBAPIError, match="append-only"):
+        connection.exec_driver_sql("UPDATE submissions SET entry = 1")
+    engine.dispose()
     downgrade(url, "0006")
     upgrade(url)
+    receipts = [receipts[0], receipts[2]]
     with Ledger.open(url, key=KEY) as ledger:
         assert ledger.append(generated(1)) == receipts[0]
         assert ledger.append(Event("reviewed", asset_sha256="a" * 64)) == receipts[1]
