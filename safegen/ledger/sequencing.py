@@ -16,8 +16,10 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,11 +27,11 @@ from sqlalchemy import Connection, Engine
 
 from safegen.errors import LedgerBusyError, LedgerDamagedError, LedgerError
 from safegen.ledger.database import translate
-from safegen.ledger.entry import Draft, decode_leaf, event_of
+from safegen.ledger.entry import Draft, EventKind, decode_leaf, event_of
 from safegen.ledger.group_commit import Outcome, each_alone
 from safegen.ledger.pipelines import Pipeline, pipeline_of
 from safegen.ledger.statements import together
-from safegen.ledger.writing import MOST_AT_ONCE, Appender, Receipt
+from safegen.ledger.writing import MOST_AT_ONCE, Appender, Begun, Receipt, look_ups
 
 _INTEGRATOR: Final = 0x5AFE_6E0E  # the advisory lock
 _ROUND: Final = 1000  # rows of one round at most
@@ -51,6 +53,10 @@ _WAITING: Final = (
     "SELECT id, mac, events FROM pending WHERE outcome IS NULL AND id <> $1::varchar"  # noqa: S608
     f" ORDER BY asked, id LIMIT {_ROUND} FOR UPDATE"
 )
+_ASSETS, _IDS = 3, 4  # the lines of pending.events that name assets, and content ids that are generated
+_LINE: Final = (
+    " UNION ALL SELECT unnest(string_to_array(split_part(events, chr(10), {}), ' ')) FROM pending WHERE outcome IS NULL"
+)
 _TELL: Final = (
     "UPDATE pending SET outcome = told.outcome, events = ''"
     " FROM unnest($1::text[], $2::text[]) AS told(id, outcome) WHERE pending.id = told.id"
@@ -66,7 +72,6 @@ _OF_OTHERS: Final[list[Connection]] = []  # what a fork inherited
 Jobs = Sequence[Sequence[Draft]]
 Row = tuple[str, str, str]  # of pending: id, mac, events
 Asked = tuple[str, str, Jobs]
-Append = Callable[[Connection, Jobs], Sequence[Outcome]]
 
 
 class Sequencer:
@@ -75,6 +80,7 @@ class Sequencer:
     def __init__(self, engine: Engine, appender: Appender, key: Ed25519PrivateKey, busy_seconds: float) -> None:
         self._engine = engine
         self._appender = appender
+        self._look_ups = look_ups(engine.dialect, _LINE.format(_ASSETS), _LINE.format(_IDS))
         secret = hashlib.sha256(key.sign(_SECRET)).digest()  # Ed25519 signatures are the same every time
         self._asking, self._answering = (hashlib.sha256(secret + end).digest() for end in (b"ask", b"answer"))
         self._connection: Connection | None = None  # of its own, and out of any transaction: it waits and integrates
@@ -108,8 +114,11 @@ class Sequencer:
     def _commit(self, connection: Connection, pipeline: Pipeline, jobs: Jobs) -> list[Outcome]:
         text = _write(jobs)
         mac = self._mac(self._asking, self._name, text)
+        pipeline.send("BEGIN")
         asked = pipeline.send(_ASK, [self._name, text, mac])
-        pipeline.sync()  # from now on others see it
+        pipeline.send(
+            "COMMIT"
+        )  # others see it from now on; a sync would do that too, and wake this process for nothing
         pipeline.send(_WAIT)
         answer = pipeline.send(_ANSWER, [self._name, mac])
         try:
@@ -148,21 +157,26 @@ class Sequencer:
         """Record what waits and the jobs, and answer; ``left`` says that the jobs have a row as well."""
         dbapi: Any = self._engine.dialect.loaded_dbapi
         try:
-            return self._round(connection, jobs, left, self._append)
+            return self._round(connection, jobs, left)
         except (LedgerBusyError, LedgerDamagedError):
             raise
         except (LedgerError, dbapi.DataError, dbapi.IntegrityError):  # one job's alone, perhaps
             pipeline_of(connection).run("ROLLBACK")
-            return self._round(connection, jobs, left, self._append_each)
+            return self._round(connection, jobs, left, each=True)
 
-    def _round(self, connection: Connection, jobs: Jobs, left: bool, append: Append) -> list[Outcome]:
-        """One transaction, in three exchanges with the server: who waits, what is there already, what is new."""
+    def _round(self, connection: Connection, jobs: Jobs, left: bool, *, each: bool = False) -> list[Outcome]:
+        """One transaction, in two exchanges with the server: who waits and what is there already; what is new.
+
+        ``each``: every job on its own.
+        """
         pipeline = pipeline_of(connection)
         with together(connection):
             pipeline.send("BEGIN")
-            rows = pipeline.send(_WAITING, [self._name]).fetchall()  # not before: more have come since we waited
-            asked, answers = self._asked(rows, sum(map(len, jobs)))
-            outcomes = iter(append(connection, [*(job for _, _, theirs in asked for job in theirs), *jobs]))
+            waiting = pipeline.send(_WAITING, [self._name])  # not before: more have come since we waited
+            mine = [draft for job in jobs for draft in job]
+            begun = None if each else self._appender.begin(connection, mine, self._look_ups)
+            asked, answers = self._asked(waiting.fetchall(), len(mine))
+            outcomes = iter(self._append(connection, begun, [*(job for _, _, those in asked for job in those), *jobs]))
             answers |= {name: self._answer(mac, [next(outcomes) for _ in theirs]) for name, mac, theirs in asked}
             if left:
                 answers[self._name] = ""  # it needs none
@@ -175,12 +189,13 @@ class Sequencer:
             pipeline.send(_LEAVE)
         return list(outcomes)
 
-    def _append(self, connection: Connection, jobs: Jobs) -> Sequence[Outcome]:
-        receipts = iter(self._appender.append(connection, [draft for job in jobs for draft in job]))
+    def _append(self, connection: Connection, begun: Begun | None, jobs: Jobs) -> Sequence[Outcome]:
+        """Append all jobs as one, or each on its own where nothing was begun."""
+        if begun is None:
+            alone = partial(self._append_alone, connection)
+            return [outcome for job in jobs for outcome in each_alone(alone, [job])]
+        receipts = iter(self._appender.append_to(connection, begun, [draft for job in jobs for draft in job]))
         return [[next(receipts) for _ in job] for job in jobs]
-
-    def _append_each(self, connection: Connection, jobs: Jobs) -> Sequence[Outcome]:
-        return [outcome for job in jobs for outcome in each_alone(lambda d: self._append_alone(connection, d), [job])]
 
     def _append_alone(self, connection: Connection, drafts: Sequence[Draft]) -> list[Receipt]:
         """Append, or leave no trace: the transaction goes on to the next job."""
@@ -271,19 +286,24 @@ class Sequencer:
 
 
 def _write(jobs: Jobs) -> str:
-    """Lines of text: a number that was never used, the events of each job, and two lines for each draft."""
-    lines = [secrets.token_hex(16), " ".join(str(len(job)) for job in jobs)]
-    for job in jobs:
-        for draft in job:  # canonical JSON has no line ends
-            lines += (draft.before.decode(), draft.between.decode())
+    """Lines: a number that was never used, how many events each job has, names to look up, and two of each draft."""
+    drafts = [draft for job in jobs for draft in job]
+    events = [draft.event for draft in drafts]
+    lines = [
+        secrets.token_hex(16),
+        " ".join(str(len(job)) for job in jobs),
+        " ".join(event.asset_sha256 for event in events if event.asset_sha256 is not None),
+        " ".join(str(e.content_id) for e in events if e.kind == EventKind.GENERATED and e.content_id is not None),
+    ]
+    for draft in drafts:  # canonical JSON has no line ends
+        lines += (draft.before.decode(), draft.between.decode())
     return "\n".join(lines)
 
 
 def _jobs(text: str) -> Jobs:
-    lines = iter(text.split("\n"))
-    next(lines)
-    counts = [int(count) for count in next(lines).split()]
-    return [[_draft(next(lines), next(lines)) for _ in range(count)] for count in counts]
+    _, counts, _, _, *lines = text.split("\n")
+    drafts = map(_draft, lines[::2], lines[1::2])
+    return [list(islice(drafts, int(count))) for count in counts.split()]
 
 
 def _draft(before: str, between: str) -> Draft:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
@@ -38,7 +39,7 @@ _COVERING: Final = (
 )
 _ABOUT: Final = {
     "sqlite": "SELECT {0} FROM (SELECT value AS name FROM json_each(:names)) AS wanted CROSS JOIN entries e ON {1}",
-    "postgresql": "SELECT {0} FROM unnest(CAST(:names AS text[])) AS wanted(name),"
+    "postgresql": "SELECT {0} FROM (SELECT unnest(CAST(:names AS text[])){2}) AS wanted(name),"
     " LATERAL (SELECT * FROM entries WHERE {1} OFFSET 0) AS e",
 }
 """Each name is sought in its own index, whatever the database makes of the rest."""
@@ -46,6 +47,10 @@ _ABOUT: Final = {
 _ASKING: Final = frozenset({*stored.KINDS, "erased", "expired"})
 
 Row = tuple[Any, ...]
+Rows = Callable[[], list[Row]]
+LookUps = tuple[Statement, Statement]
+Begun = tuple[Callable[[], Any], Callable[[], Any], Rows, Rows]
+"""The head, the last rows, the entries about the same assets, the generated ones: each there when it is asked for."""
 
 _COLUMNS_OF: Final = attrgetter(*COLUMNS[1:])
 _TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -64,6 +69,14 @@ class RefusedError(LedgerError):
     """One event cannot be recorded; it says nothing of the others."""
 
 
+def look_ups(dialect: Dialect, more_assets: str = "", more_ids: str = "") -> LookUps:
+    """Return what looks entries up by assets, and generated ones by content ids; the others are SQL for more names."""
+    about = _ABOUT.get(dialect.name, "SELECT {0} FROM (SELECT :names AS name) AS wanted JOIN entries e ON {1}")
+    known = about.format("e.idx, e.time, e.leaf", "asset_sha256 = wanted.name", more_assets) + " ORDER BY e.idx"
+    same = about.format("e.content_id, e.idx", "content_id = wanted.name AND kind = 'generated'", more_ids)
+    return Statement(text(known), dialect), Statement(text(same), dialect)
+
+
 class Appender:
     """Appends to the ledger of one database, inside transactions that the caller opens."""
 
@@ -78,10 +91,7 @@ class Appender:
         tables = (entries, nodes, checkpoints, soft_bindings, hash_bands, facts.entry_facts)
         self._insert = {table.name: Insert(table, dialect) for table in tables}
         self._counts = Statement(facts.COUNT, dialect)
-        about = _ABOUT.get(dialect.name, "SELECT {0} FROM (SELECT :names AS name) AS wanted JOIN entries e ON {1}")
-        known = about.format("e.idx, e.time, e.leaf", "asset_sha256 = wanted.name") + " ORDER BY e.idx"
-        same = about.format("e.content_id, e.idx", "content_id = wanted.name AND kind = 'generated'")
-        self._known, self._generated = Statement(text(known), dialect), Statement(text(same), dialect)
+        self._look_ups = look_ups(dialect)
         grown: dict[str, Any] = {name: bindparam(name) for name in ("size", "frontier", "vkey")}
         self._grow = Statement(update(head).where(head.c.id == 1).values(grown), dialect)
 
@@ -92,10 +102,31 @@ class Appender:
         of one transaction bear one time, and no two in a row the same: so the entries say where checkpoints must lie.
         RefusedError if one of the events cannot be recorded; then the transaction must be rolled back.
         """
+        return self.append_to(connection, self.begin(connection, drafts), drafts)
+
+    def begin(self, connection: Connection, drafts: Sequence[Draft], others: LookUps | None = None) -> Begun:
+        """Lock the head, and read it and what there is about the drafts; ``others`` look up more than that."""
+        events = [draft.event for draft in drafts]
+        assets = [event.asset_sha256 for event in events if event.asset_sha256 is not None]
+        ids = [str(e.content_id) for e in events if e.kind == EventKind.GENERATED and e.content_id is not None]
+        known, generated = others or self._look_ups
+        with nullcontext() if others else together(connection):
+            locked = self._row(connection, self._lock_head)
+            # Not in one statement with the lock: PostgreSQL would answer from a snapshot older than the lock.
+            ends = self._row(connection, self._ends)
+            found = [
+                self._look_up(connection, query, names) if names or others else list
+                for query, names in ((known, assets), (generated, ids))
+            ]
+        return locked, ends, found[0], found[1]
+
+    def append_to(self, connection: Connection, begun: Begun, drafts: Sequence[Draft]) -> list[Receipt]:
+        """Append as ``append`` does, after ``begin`` with these drafts."""
+        locked, ends, known, generated = begun
         with together(connection):
-            vkey, frontier, last_time, known, generated = self._read(connection, drafts)
-            fresh, places = self._fresh(drafts, frontier.size, known)
-            self._refuse_duplicates(fresh, frontier.size, generated)
+            vkey, frontier, last_time = self._writable_head(locked(), ends())
+            fresh, places = self._fresh(drafts, frontier.size, known())
+            self._refuse_duplicates(fresh, frontier.size, generated())
             made: dict[int, str] = {}
             note = ""
             if fresh:
@@ -114,23 +145,6 @@ class Appender:
                 stored.record(connection, index, event)
             subjects.placed(connection, index, event)
         return [Receipt(i, made[i], note) if i in made else self._first_receipt(connection, i) for i in places]
-
-    def _read(
-        self, connection: Connection, drafts: Sequence[Draft]
-    ) -> tuple[VerifierKey, merkle.Frontier, str, list[Row], list[Row]]:
-        """Lock the head; return it with the last entry's time, and the entries about what the drafts are about."""
-        events = [draft.event for draft in drafts]
-        locked = self._row(connection, self._lock_head)
-        # Not in one statement with the lock: PostgreSQL would answer from a snapshot older than the lock.
-        ends = self._row(connection, self._ends)
-        assets = [event.asset_sha256 for event in events if event.asset_sha256 is not None]
-        ids = [str(e.content_id) for e in events if e.kind == EventKind.GENERATED and e.content_id is not None]
-        known, generated = (
-            self._look_up(connection, self._known, assets),
-            self._look_up(connection, self._generated, ids),
-        )
-        vkey, frontier, time = self._writable_head(locked(), ends())
-        return vkey, frontier, time, known(), generated()
 
     def _fresh(self, drafts: Sequence[Draft], size: int, known_rows: Sequence[Row]) -> tuple[list[Draft], list[int]]:
         """Return the drafts that are new, and the index at which each of all drafts stands or will stand."""
@@ -174,9 +188,7 @@ class Appender:
         row = found.fetchone()
         return lambda: row
 
-    def _look_up(self, connection: Connection, query: Statement, names: Sequence[str]) -> Callable[[], list[Row]]:
-        if not names:
-            return list
+    def _look_up(self, connection: Connection, query: Statement, names: Sequence[str]) -> Rows:
         if self._dialect == "postgresql":
             return query.run(connection, {"names": list(names)}).fetchall  # type: ignore[no-any-return]
         if self._dialect == "sqlite":

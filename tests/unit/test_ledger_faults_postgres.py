@@ -149,4 +149,7 @@ def test_rows_of_dead_writers_are_recorded_by_whoever_comes_next(tmp_path: Path)
         leave(ledger, 3)  # the same event once more, by another writer
         receipts = ledger.append_many([generated(5), generated(2)])
         assert [receipt.index for receipt in receipts] == [BEFORE + 5, BEFORE + 2]
-        settled(ledger, list(range(6)), receipts, url)
+        leave(ledger, 1)  # it was recorded before
+        leave(ledger, 6)
+        receipts.append(ledger.append(generated(7)))
+        settled(ledger, list(range(8)), receipts, url)

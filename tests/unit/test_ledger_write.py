@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safegen.errors import LedgerBusyError, LedgerError
 from safegen.ledger import Event, Ledger, Receipt, downgrade, upgrade, verify_inclusion, writing
 from safegen.ledger.entry import draft
-from safegen.ledger.writing import Appender
+from safegen.ledger.writing import look_ups
 from tests.postgres import DATABASES, database
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -278,9 +278,8 @@ def test_the_answers_of_writers_that_died_are_swept_away(postgres: str) -> None:
 def test_what_was_recorded_before_is_sought_by_its_own_index(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     with Ledger.open(f"sqlite:///{path}", key=KEY) as ledger:
-        appender = Appender(ledger._engine.dialect, KEY, "")
-    wanted = {appender._known: {"ix_entries_asset_sha256"}, appender._generated: {"uq_entries_generated"}}
+        statements = look_ups(ledger._engine.dialect)
     with sqlite3.connect(path) as db:
-        for statement, indexes in wanted.items():
+        for statement, indexes in zip(statements, ({"ix_entries_asset_sha256"}, {"uq_entries_generated"}), strict=True):
             plan = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {statement.text}", ("[]",))]
             assert {line.split()[4] for line in plan if line.startswith("SEARCH e USING INDEX")} == indexes, plan
