@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Self
 
 from cryptography.exceptions import InvalidSignature
@@ -27,6 +28,11 @@ _KEY_ID = re.compile(r"[0-9a-f]{8}")
 _KEY_ID_BYTES = 4
 _KEY_NAME = re.compile(r"[^\s+]+")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+
+
+@lru_cache(maxsize=64)
+def _key_id(name: str, key: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\n" + key).digest()[:_KEY_ID_BYTES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class NoteKey:
     @property
     def key_id(self) -> bytes:
         """4 bytes: SHA-256(name || 0x0A || type || key)[:4]."""
-        return hashlib.sha256(self.name.encode() + b"\n" + self.kind + self.public).digest()[:4]
+        return _key_id(self.name, self.kind + self.public)
 
     def __str__(self) -> str:
         return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(self.kind + self.public).decode()}"
