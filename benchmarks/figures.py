@@ -115,13 +115,18 @@ def ledger() -> list[str]:
     data = result("ledger/results/bench.json")
     one, many = (data["append"][f"sqlite, {batch}"] for batch in (1, 1000))
     size, grown = max(data["growth"].items(), key=lambda item: int(item[0]))
-    slowest = data["writers"]["sqlite, 8 writers, inline"]["max_ms"]
+    writers = data["writers"]
+    slowest = writers["sqlite, 8 writers, inline"]["max_ms"]
+    eight, plain = (writers[f"postgresql, 8 writers, {mode}"]["per_s"] for mode in ("sequenced", "plain"))
     return [
-        f"**The ledger** (SQLite): one append takes {one['wall_ratio']:.2f}x the wall time of a plain INSERT of the "
-        f"same row, {many['wall_ratio']:.2f}x in batches of 1000 ({many['ledger_per_s']:,} entries a second); of 8 "
-        f"writers none waited longer than {slowest:.0f} ms; full verification takes "
-        f"{grown['fsck_cpu_s'] / int(size) * 1e6:.0f} µs "
-        f"of CPU an entry ([all of it](benchmarks/ledger/results/bench.md); `{data['command']}`).",
+        f"**The ledger**: in batches of 1000 SQLite takes {many['cpu_ratio']:.2f}x the CPU and "
+        f"{many['wall_ratio']:.2f}x the time of plain INSERTs of the same rows ({many['ledger_per_s']:,} entries a second), and "
+        f"{many['cpu_ratio_lookups']:.2f}x the CPU where the plain writer fills the same look-ups; one by one "
+        f"{one['cpu_ratio']:.2f}x and {one['cpu_ratio_lookups']:.2f}x. Of eight writers none waited longer than "
+        f"{slowest:.0f} ms; eight on PostgreSQL write {eight:,} entries a second, plain ones {plain:,}. With "
+        f"{int(size):,} entries a proof takes {grown['prove_p99_ms']:.1f} ms (99 of 100) and full verification "
+        f"{grown['fsck_cpu_s'] / int(size) * 1e6:.0f} µs of CPU an entry "
+        f"([all of it](benchmarks/ledger/results/bench.md); `{data['command']}`).",
     ]
 
 
