@@ -121,8 +121,9 @@ def ledger() -> list[str]:
     return [
         f"**The ledger**: in batches of 1000 SQLite takes {many['cpu_ratio']:.2f}x the CPU and "
         f"{many['wall_ratio']:.2f}x the time of plain INSERTs of the same rows "
-        f"({many['ledger_per_s']:,} entries a second), and {many['cpu_ratio_lookups']:.2f}x the CPU where the plain writer fills the same look-ups; one by one "
-        f"{one['cpu_ratio']:.2f}x and {one['cpu_ratio_lookups']:.2f}x. Of eight writers none waited longer than "
+        f"({many['ledger_per_s']:,} entries a second), and {many['cpu_ratio_lookups']:.2f}x the CPU "
+        f"where the plain writer fills the same look-ups; one by one {one['cpu_ratio']:.2f}x and "
+        f"{one['cpu_ratio_lookups']:.2f}x. Of eight writers none waited longer than "
         f"{slowest:.0f} ms; eight on PostgreSQL write {eight:,} entries a second, plain ones {plain:,}. With "
         f"{int(size):,} entries a proof takes {grown['prove_p99_ms']:.1f} ms (99 of 100) and full verification "
         f"{grown['fsck_cpu_s'] / int(size) * 1e6:.0f} µs of CPU an entry "
