@@ -85,6 +85,12 @@ def clip(i: int) -> Event:
     return replace(made, body=body)
 
 
+def refusal(i: int) -> Event:
+    """What the pipeline records of a prompt that it refused: no asset, and so nothing at a random place of an index."""
+    decision = {"policy_id": "default", "scores": {"a": 0.0125, "b": 0.5}, "milliseconds": 12.5}
+    return Event("blocked", body={"seed": i, "decision": decision}, policy_sha256=f"{7:064x}", action="block")
+
+
 def plain_row(i: int, e: Event) -> dict[str, object]:
     columns = {name: getattr(e, name) for name in COLUMNS[1:]}
     leaf = json.dumps({"schema": "plain", "index": i, "time": TIME, **columns, "body": e.body}, sort_keys=True)
@@ -220,16 +226,20 @@ def writers(kind: str, url: str, number: int, seconds: float, batch: int = 1) ->
 
 
 def grown(folder: Path, most: int) -> dict[str, object]:
-    """A ledger of 1e4, 1e5 ... entries: proofs and verification at each size."""
+    """A ledger of 1e4, 1e5 ... entries: proofs and verification at each size.
+
+    Beyond a million they are refusals, whose indexes grow at their ends: proofs and verification are what is measured.
+    """
     url, size, found = f"sqlite:///{folder / 'grown.db'}", 0, {}
     with Ledger.open(url, key=KEY) as ledger:
         step = 10_000
         while step <= most:
             begun, cpu, before = time.perf_counter(), time.process_time(), size
+            make = event if step <= 1_000_000 else refusal
             while size < step:
-                count = min(5000, step - size)
-                ledger.append_many(event(n) for n in range(size, size + count))
-                size += count
+                number = min(5000, step - size)
+                ledger.append_many(make(n) for n in range(size, size + number))
+                size += number
             filled = time.perf_counter() - begun, time.process_time() - cpu
             proofs = []
             for n in range(200):
@@ -243,7 +253,7 @@ def grown(folder: Path, most: int) -> dict[str, object]:
             assert report.ok, report.problems[:3]
             cuts = statistics.quantiles(proofs, n=100)
             found[str(size)] = {
-                "append_per_s": round((size - before) / filled[0]),
+                "filled_with": f"{make.__name__}s", "append_per_s": round((size - before) / filled[0]),
                 "append_cpu_us": round(filled[1] / (size - before) * 1e6, 1),
                 "prove_p50_ms": round(cuts[49] * 1e3, 2), "prove_p99_ms": round(cuts[98] * 1e3, 2),
                 "fsck_cpu_s": round(time.process_time() - cpu, 2), "fsck_wall_s": round(time.perf_counter() - begun, 2),
