@@ -59,6 +59,7 @@ class Marking(Protocol):
 
     scheme: str
     strengths: tuple[float, ...]  # to be tried in turn: a stronger one only if the weaker lacked headroom
+    last_resort: tuple[float, ...]  # tried where the strongest of those cannot be read: it shows, in even places
     headroom: float
     seconds: float  # spent on embedding so far
 
@@ -129,6 +130,7 @@ class _Marking:
     """What all markings have in common."""
 
     strengths: tuple[float, ...] = (1.0,)
+    last_resort: tuple[float, ...] = ()
     headroom: float = HEADROOM
 
     def __init__(self, request: MarkRequest) -> None:
@@ -207,6 +209,7 @@ class StillMarking(_LatentMarking):
 
     scheme: str = STILL_SCHEME
     strengths: tuple[float, ...] = (1.0, 1.6, 2.5)
+    last_resort: tuple[float, ...] = (3.2,)
 
     def __init__(self, pipe: Any, request: MarkRequest, shape: ClipShape) -> None:
         from safegen.watermark.latent_still import StillEmbedder

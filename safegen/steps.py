@@ -161,7 +161,7 @@ class Run:
     # -- (4) and (5): the frames are judged, encoded, and the mark is read back ----------------------------------------
 
     def _finish(self, marking: Marking, sampled: NDArray[np.uint8], scratch: Scratch) -> _Marked:
-        for strength in marking.strengths:
+        for strength in (*marking.strengths, *marking.last_resort):
             frames = self._judge_frames(marking.frames(sampled, strength))
             self._overlay = self._labelling.overlay(*frames.shape[1:3])
             with self._watch.stage("encode"):
@@ -171,7 +171,7 @@ class Run:
                 found = marking.read(encoded)
             self._watch.milliseconds["mark"] = 1000 * marking.seconds
             ours = found.payload is not None and found.payload.content_id == self._content_id
-            if ours and (comfortable(found, marking.headroom) or strength == marking.strengths[-1]):
+            if ours and (comfortable(found, marking.headroom) or strength >= marking.strengths[-1]):
                 mark = found.to_json() | {"strength": strength, **_looks(encoded, self._source.fps)}
                 return _Marked(mark, frames)
         raise WatermarkError(
