@@ -117,7 +117,7 @@ def _seldom(body: Mapping[str, Json]) -> Iterator[tuple[str, object]]:
     yield "consent", body.get("consent_id")
     yield from (("consent", _object(one).get("id")) for one in _items(body.get("consents")))
     yield from (("input", _object(one).get("sha256")) for one in _items(body.get("inputs")))
-    yield from (("parent", str(body[name])) for name in ORIGINS if _is_index(body.get(name)))
+    yield from (("parent", _index(body.get(name))) for name in ORIGINS)
 
 
 def rows_of(index: int, event: Event) -> list[tuple[int, str, str]]:
@@ -227,8 +227,11 @@ class FactsCheck:
         return self._stored.get(index, set())
 
 
-def _is_index(value: object) -> bool:
-    return type(value) is int and value.bit_length() <= 53  # beyond it JSON numbers are read as floats
+def _index(value: object) -> str | None:
+    """Return an index's digits; canonical JSON writes a whole float as it writes the integer."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return str(value) if type(value) is int and value.bit_length() <= 53 else None  # else read as a float
 
 
 def _object(value: Any) -> Mapping[str, Json]:

@@ -166,6 +166,12 @@ class Clock(dt.datetime):
         return cls.instant
 
 
+def test_an_origin_may_be_a_whole_float(ledger: Ledger) -> None:
+    """Its leaf says 0, which is read back as an integer."""
+    ledger.append_many([Event("failed"), Event("recovered", body={"recovered_entry": 0.0, "resigned_entry": 0.5})])
+    assert ledger.verify().ok
+
+
 def test_a_clock_that_goes_backward_is_written_down_as_it_is(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "datetime", Clock)
     for hours in (0, 0, -3, 5):
