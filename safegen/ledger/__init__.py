@@ -1,10 +1,10 @@
 """The ledger: append-only entries in SQL under an RFC 6962 Merkle tree, each transaction with a signed checkpoint."""
 
-from safegen.ledger.audit import LedgerReport, Problem
 from safegen.ledger.bindings import Binding
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint, open_note, sign_checkpoint, sign_note
 from safegen.ledger.entry import Entry, Event, EventKind
 from safegen.ledger.proof import InclusionProof, verify_inclusion
+from safegen.ledger.report import LedgerReport, Problem
 from safegen.ledger.schema import current_revision, downgrade, upgrade
 from safegen.ledger.store import Ledger
 from safegen.ledger.writing import Receipt

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, func, select
 
 from safegen.errors import LedgerError
 from safegen.ledger import guards, merkle, views
@@ -17,6 +16,7 @@ from safegen.ledger.entry import COLUMNS, decode_leaf, hash_leaf
 from safegen.ledger.facts import FactsCheck, Tally, day_from, facts_from
 from safegen.ledger.models import checkpoints, entries, head, nodes
 from safegen.ledger.proof import TILE_LEVELS
+from safegen.ledger.report import LedgerReport, Problem
 from safegen.ledger.rows import (
     EntryRow,
     NoteRow,
@@ -35,32 +35,6 @@ from safegen.ledger.rows import (
 _PAGE = 1000
 _MAX_PROBLEMS = 1000
 _MAX_DOUBTS = 6  # rows of one transaction whose leaf and hash disagree, for which all combinations are tried
-
-AnyRow = Row[tuple[object, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One contradiction: the entry it concerns (None: the ledger as a whole), the column or table, and a sentence."""
-
-    index: int | None
-    column: str
-    summary: str
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerReport:
-    """The outcome of verification. ``root`` is the recomputed root in hex, empty where it could not be computed.
-
-    ``key_trusted`` is false when the caller gave no key: then the signatures were checked against the key that the
-    ledger names for itself, which whoever rewrote the whole ledger could have replaced.
-    """
-
-    ok: bool
-    size: int
-    root: str
-    problems: tuple[Problem, ...]
-    key_trusted: bool
 
 
 def audit(

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, TextClause, bindparam, select, text
+from sqlalchemy import Connection, Row, TextClause, bindparam, select, text
 
 from safegen.errors import LedgerError
 from safegen.ledger import merkle
-from safegen.ledger.audit import AnyRow
 from safegen.ledger.checkpoint import VerifierKey, open_checkpoint
 from safegen.ledger.database import reading
 from safegen.ledger.entry import COLUMNS, Event, decode_leaf
@@ -260,7 +259,7 @@ def _checked(connection: Connection, rows: list[dict[str, Json]]) -> list[dict[s
     return rows
 
 
-def _faults(entry: AnyRow, row: Mapping[str, Json]) -> list[str]:
+def _faults(entry: Row[Any], row: Mapping[str, Json]) -> list[str]:
     faults = column_faults(entry)
     looked_by = ("consent", row["consent"]) if "consent" in row else (row.get("name"), row.get("value"))
     if faults == ["leaf"] or looked_by[0] is None:

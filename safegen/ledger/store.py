@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, Row, Select, select
 
 from safegen.errors import LedgerError
 from safegen.ledger import bindings, likeness, merkle, schema, tiles
-from safegen.ledger.audit import LedgerReport, audit
+from safegen.ledger.audit import audit
 from safegen.ledger.bindings import Binding
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from safegen.ledger.database import connect, parse_url, reading, sqlite_path
@@ -19,6 +19,7 @@ from safegen.ledger.entry import COLUMNS, Entry, Event, EventKind, decode_leaf, 
 from safegen.ledger.models import checkpoints, entries, head
 from safegen.ledger.modes import Writer
 from safegen.ledger.proof import InclusionProof, TreeReader, damaged
+from safegen.ledger.report import LedgerReport
 from safegen.ledger.rows import column_faults
 from safegen.ledger.tiles import Place, Published
 from safegen.ledger.writing import MOST_AT_ONCE, Receipt, parse_stored_key
