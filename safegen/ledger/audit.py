@@ -295,7 +295,11 @@ class _Audit:
         for row in entry_rows(self._connection):
             if not is_whole(row.idx) or row.idx >= self._sound:
                 break
-            if row.idx not in changed and (body := closer_look(row)) is not None:
+            if row.idx in changed:
+                continue
+            if (body := quick_look(row)) is not None:
+                self._facts.closely(row.idx, _derived(row, body)[1])
+            elif (body := closer_look(row)) is not None:
                 self._facts.closely(row.idx, _derived(row, body, column_faults(row))[1])
 
     def _check_nodes(self) -> None:

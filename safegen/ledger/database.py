@@ -213,11 +213,16 @@ class Held:
 
 @contextmanager
 def _translated(engine: Engine) -> Iterator[None]:
-    dialect: Any = engine.dialect
     try:
         yield
-    except (SQLAlchemyError, dialect.loaded_dbapi.Error) as exc:  # our own statements use the driver's cursor
+    except errors_of(engine) as exc:
         raise translate(exc) from exc
+
+
+def errors_of(engine: Engine) -> tuple[type[Exception], ...]:
+    """Return what its database raises: SQLAlchemy's errors, and the driver's, whose cursor our own statements use."""
+    dialect: Any = engine.dialect
+    return (SQLAlchemyError, dialect.loaded_dbapi.Error)
 
 
 _SQLITE_WORDS = {

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, String, Table, bindparam, select, text, tuple_
+from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, String, Table, bindparam, select, text
 
 from safegen.ledger.entry import Event, EventKind
 from safegen.ledger.models import Big, entries, metadata
-from safegen.ledger.statements import Statement
+from safegen.ledger.statements import Statement, pages
 from safegen.types import Json
 
 MOST_CHARACTERS: Final = 512
@@ -24,8 +24,9 @@ ORIGINS: Final = ("recovered_entry", "previous_entry", "resigned_entry")
 """Where a body names the entry that its own came from."""
 
 _DAY: Final = ("kind", "model", "policy_sha256", "action")
+_KEY: Final = ("name", "value", "entry")
 _WINDOW: Final = 200_000
-_PAGE: Final = 10_000
+_MOST_NAMED: Final = 10_000
 
 Fact = tuple[str, str]
 
@@ -40,7 +41,7 @@ entry_facts = Table(
     Column("entry", Big, nullable=False),
     Column("name", String(64), nullable=False),
     Column("value", String(MOST_CHARACTERS), nullable=False),
-    PrimaryKeyConstraint("name", "value", "entry"),
+    PrimaryKeyConstraint(*_KEY),
     sqlite_with_rowid=False,
 )
 """What an entry says, by name and value: ``facts_of`` lists the names.
@@ -71,11 +72,6 @@ COUNT: Final = text(
     " ON CONFLICT (day, kind, model, policy_sha256, action)"
     " DO UPDATE SET entries = daily_counts.entries + excluded.entries"
 )
-
-
-_KEY: Final = tuple_(entry_facts.c.name, entry_facts.c.value, entry_facts.c.entry)
-_FIRST: Final = select(entry_facts).order_by(*_KEY).limit(_PAGE)
-_NEXT: Final = _FIRST.where(tuple_(bindparam("name"), bindparam("value"), bindparam("entry")) < _KEY)
 
 
 def facts_of(event: Event) -> frozenset[Fact]:
@@ -179,12 +175,11 @@ class FactsCheck:
         self._until = -1  # facts of the entries before this one have been read
         low, high = entry_facts.c.entry >= bindparam("low"), entry_facts.c.entry < bindparam("high")
         self._window = Statement(select(entry_facts).where(low, high), connection.dialect)
-        self._part = Statement(_NEXT, connection.dialect)
 
     def adds_up(self) -> bool:
         """Whether the index holds what the entries say, after the last one."""
         try:
-            return self.sound.total == sum(sum(map(hash, rows)) for rows in self._parts())
+            return self.sound.total == sum(sum(map(hash, rows)) for rows in pages(self._connection, entry_facts, *_KEY))
         except UnicodeEncodeError:  # a text that is none: nothing of ours
             return False
 
@@ -201,7 +196,7 @@ class FactsCheck:
     def rest(self, size: int) -> None:
         """Compare what lies outside the entries, and the counts; of a ledger whose entries are all there."""
         beyond = select(entry_facts.c.entry).where((entry_facts.c.entry < 0) | (entry_facts.c.entry >= size))
-        for (index,) in self._connection.execute(beyond.distinct().order_by(entry_facts.c.entry).limit(_PAGE)):
+        for (index,) in self._connection.execute(beyond.distinct().order_by(entry_facts.c.entry).limit(_MOST_NAMED)):
             self._add(index, "entry_facts.entry", "the index tells of an entry that does not exist")
         stored = {tuple(row[:-1]): row[-1] for row in self._connection.execute(select(daily_counts))}
         counts = self.sound.counts
@@ -209,14 +204,6 @@ class FactsCheck:
             if stored.get(key, 0) != counts.get(key, 0):
                 what = " ".join(str(part) for part in key if part)
                 self._add(None, "daily_counts", f"{what}: {stored.get(key, 0)!r} counted, {counts.get(key, 0)} there")
-
-    def _parts(self) -> Iterator[list[tuple[Any, ...]]]:
-        """Yield all rows, by pages in the order of the key."""
-        rows = Statement(_FIRST, self._connection.dialect).fetch_all(self._connection)
-        while rows:
-            yield rows
-            entry, name, value = rows[-1]
-            rows = self._part.fetch_all(self._connection, {"entry": entry, "name": name, "value": value})
 
     def _facts(self, index: int) -> set[Fact]:
         if index >= self._until:

@@ -82,6 +82,11 @@ def _postgresql(kept: Sequence[str]) -> dict[str, str]:
     return made
 
 
+def body_of(function: str) -> str:
+    """Return what PostgreSQL keeps of a function's text: what stands between its $body$ marks."""
+    return function.split("$body$")[1]
+
+
 def faults(connection: Connection) -> list[str]:
     """Return what is wrong with the guards of an open ledger, a sentence each: missing, switched off, or changed."""
     wanted = definitions(connection.dialect.name)
@@ -105,8 +110,7 @@ def _postgresql_state(connection: Connection) -> dict[str, bool]:
         " pg_get_triggerdef(t.oid) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal"
         " AND t.tgrelid IN (SELECT to_regclass(n) FROM unnest(%(tables)s::text[]) AS n)"
     )
-    body = FUNCTION.partition("$body$")[2].partition("$body$")[0]
-    rows = connection.exec_driver_sql(query, {"body": body, "tables": [*KEPT, "head"]})
+    rows = connection.exec_driver_sql(query, {"body": body_of(FUNCTION), "tables": [*KEPT, "head"]})
     wanted = definitions("postgresql")
     return {name: ok and _same(text, wanted.get(name, "")) for name, ok, text in rows}
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, cast
 
 import orjson
-from sqlalchemy import Connection, Table, bindparam, select
+from sqlalchemy import Connection
 
 from safegen.errors import LedgerError
 from safegen.ledger.entry import COLUMNS, SCHEMA, decode_leaf, hash_leaf
 from safegen.ledger.merkle import HASH_BYTES
 from safegen.ledger.models import checkpoints, entries
-from safegen.ledger.statements import Statement
+from safegen.ledger.statements import pages
 
-_PAGE: Final = 1000
 _FIELDS: Final = itemgetter("index", *COLUMNS)
 
 
@@ -77,24 +77,13 @@ def closer_look(row: EntryRow) -> dict[str, Any] | None:
 
 
 def entry_rows(connection: Connection) -> Iterator[EntryRow]:
-    """Yield the rows of ``entries`` in order, by pages: some drivers cannot stream."""
-    return map(EntryRow._make, _pages(connection, entries, "idx"))
+    """Yield the rows of ``entries`` in order."""
+    return map(EntryRow._make, chain.from_iterable(pages(connection, entries, "idx")))
 
 
 def note_rows(connection: Connection) -> Iterator[NoteRow]:
     """Yield the rows of ``checkpoints`` in order."""
-    return map(NoteRow._make, _pages(connection, checkpoints, "size"))
-
-
-def _pages(connection: Connection, table: Table, key: str) -> Iterator[tuple[Any, ...]]:
-    column = table.c[key]
-    first = Statement(select(table).order_by(column).limit(_PAGE), connection.dialect)
-    after = Statement(select(table).where(column > bindparam("last")).order_by(column).limit(_PAGE), connection.dialect)
-    rows = first.fetch_all(connection)
-    place = list(table.c.keys()).index(key)
-    while rows:
-        yield from rows
-        rows = after.fetch_all(connection, {"last": rows[-1][place]})
+    return map(NoteRow._make, chain.from_iterable(pages(connection, checkpoints, "size")))
 
 
 class Peekable:

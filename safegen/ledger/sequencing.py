@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Engine
 
 from safegen.errors import LedgerBusyError, LedgerDamagedError, LedgerError
-from safegen.ledger.database import translate
+from safegen.ledger.database import errors_of, translate
 from safegen.ledger.entry import Draft, EventKind, decode_leaf, event_of
 from safegen.ledger.group_commit import Outcome, each_alone
 from safegen.ledger.pipelines import Pipeline, pipeline_of
@@ -79,6 +79,7 @@ class Sequencer:
 
     def __init__(self, engine: Engine, appender: Appender, key: Ed25519PrivateKey, busy_seconds: float) -> None:
         self._engine = engine
+        self._errors = errors_of(engine)
         self._appender = appender
         self._look_ups = look_ups(engine.dialect, _LINE.format(_ASSETS), _LINE.format(_IDS))
         secret = hashlib.sha256(key.sign(_SECRET)).digest()  # Ed25519 signatures are the same every time
@@ -105,7 +106,7 @@ class Sequencer:
                 outcomes = self._commit(connection, pipeline_of(connection), jobs)
             except BaseException as exc:
                 self._drop()  # whatever it holds, the server takes it from it
-                if isinstance(exc, self._errors()):
+                if isinstance(exc, self._errors):
                     raise translate(exc) from exc
                 raise
             self._used = time.monotonic()
@@ -123,7 +124,7 @@ class Sequencer:
         answer = pipeline.send(_ANSWER, [self._name, mac])
         try:
             pipeline.settle()
-        except self._errors() as exc:
+        except self._errors as exc:
             if isinstance(error := translate(exc), LedgerBusyError):
                 return self._take_back(pipeline, mac, jobs, error)
             raise
@@ -133,7 +134,7 @@ class Sequencer:
             return self._integrate(connection, jobs, left=asked.rowcount > 0)
         except LedgerError as exc:
             return self._take_back(pipeline, mac, jobs, exc)
-        except self._errors() as exc:
+        except self._errors as exc:
             if isinstance(error := translate(exc), LedgerBusyError):  # somebody writes without the table
                 return self._take_back(pipeline, mac, jobs, error)
             raise
@@ -208,7 +209,7 @@ class Sequencer:
         except Exception as exc:
             pipeline.send("ROLLBACK TO SAVEPOINT job")
             pipeline.settle()
-            if isinstance(exc, self._errors()):
+            if isinstance(exc, self._errors):
                 raise translate(exc) from exc
             raise
 
@@ -259,7 +260,7 @@ class Sequencer:
         if connection is not None and time.monotonic() > self._used + _IDLE:
             try:
                 pipeline_of(connection).run("SELECT 1")
-            except self._errors():
+            except self._errors:
                 self._drop()
         if self._connection is None:
             self._connection = self._engine.connect()
@@ -278,11 +279,6 @@ class Sequencer:
             with suppress(Exception):
                 self._connection.close()
             self._connection = None
-
-    def _errors(self) -> tuple[type[Exception], ...]:
-        from sqlalchemy.exc import SQLAlchemyError
-
-        return (self._engine.dialect.loaded_dbapi.Error, SQLAlchemyError)
 
 
 def _write(jobs: Jobs) -> str:

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import Connection, Dialect, Table, bindparam, select, tuple_
 from sqlalchemy.sql.elements import ClauseElement
 
 from safegen.ledger import pipelines
 
 Values = Mapping[str, object]
+_PAGE: Final = 1000  # rows
 
 
 @contextmanager
@@ -42,6 +43,19 @@ def settle(connection: Connection) -> None:
     """Wait for what was sent in a block ``together`` that is open: SQLAlchemy and the driver can be used again."""
     if pipelines.possible(connection.dialect):
         pipelines.pipeline_of(connection).settle()
+
+
+def pages(connection: Connection, table: Table, *keys: str) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield all rows of a table in the order of its key, by pages: some drivers cannot stream."""
+    columns = [table.c[key] for key in keys]
+    query = select(table).order_by(*columns).limit(_PAGE)
+    first = Statement(query, connection.dialect)
+    after = Statement(query.where(tuple_(*columns) > tuple_(*map(bindparam, keys))), connection.dialect)
+    places = [list(table.c.keys()).index(key) for key in keys]
+    rows = first.fetch_all(connection)
+    while rows:
+        yield rows
+        rows = after.fetch_all(connection, {key: rows[-1][place] for key, place in zip(keys, places, strict=True)})
 
 
 class Statement:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from sqlalchemy import Connection, select
 
@@ -18,9 +18,7 @@ from safegen.ledger import merkle
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from safegen.ledger.entry import hash_leaf
 from safegen.ledger.models import entries
-from safegen.ledger.proof import TILE_LEVELS, TreeReader, damaged
-
-WIDTH: Final = 256
+from safegen.ledger.proof import TILE_LEVELS, TILE_WIDTH, TreeReader, damaged
 
 
 class Place(Protocol):
@@ -44,12 +42,12 @@ class Published:
     checkpoint: str
 
 
-def tile_path(level: int, position: int, width: int = WIDTH) -> str:
+def tile_path(level: int, position: int, width: int = TILE_WIDTH) -> str:
     """Return the path of a hash tile; ``width`` under 256 names a partial one."""
     return f"tile/{level}/{_number(position)}{_partial(width)}"
 
 
-def bundle_path(position: int, width: int = WIDTH) -> str:
+def bundle_path(position: int, width: int = TILE_WIDTH) -> str:
     """Return the path of an entry bundle."""
     return f"tile/entries/{_number(position)}{_partial(width)}"
 
@@ -63,7 +61,7 @@ def _number(position: int) -> str:
 
 
 def _partial(width: int) -> str:
-    return "" if width == WIDTH else f".p/{width}"
+    return "" if width == TILE_WIDTH else f".p/{width}"
 
 
 def bundle(leaves: list[str]) -> bytes:
@@ -97,9 +95,9 @@ def publish(
             leaves = _leaves(connection, position, width)
             place.write(bundle_path(position, width), bundle(leaves))
         else:
-            row = reader.row(level * TILE_LEVELS, position * WIDTH, width)
+            row = reader.row(level * TILE_LEVELS, position * TILE_WIDTH, width)
             if level == 0 and row != [hash_leaf(leaf) for leaf in leaves]:
-                raise damaged(f"the entries from {position * WIDTH} do not have the hashes that the tree holds")
+                raise damaged(f"the entries from {position * TILE_WIDTH} do not have the hashes that the tree holds")
             place.write(tile_path(level, position, width), b"".join(row))
         if progress is not None:
             progress(done + 1, len(files))
@@ -110,7 +108,7 @@ def publish(
 
 
 def _leaves(connection: Connection, position: int, width: int) -> list[str]:
-    first = position * WIDTH
+    first = position * TILE_WIDTH
     where = (entries.c.idx >= first, entries.c.idx < first + width)
     rows = connection.execute(select(entries.c.leaf).where(*where).order_by(entries.c.idx)).scalars()
     found = [str(leaf) for leaf in rows]
@@ -147,9 +145,9 @@ def _wanted(known: int, size: int) -> Iterator[tuple[int | None, int, int]]:
     """
     for level in range(8):
         old, new = known >> level * TILE_LEVELS, size >> level * TILE_LEVELS
-        for position in range(old // WIDTH, -(-new // WIDTH)):
-            width = min(WIDTH, new - position * WIDTH)
-            if position * WIDTH + width > old:
+        for position in range(old // TILE_WIDTH, -(-new // TILE_WIDTH)):
+            width = min(TILE_WIDTH, new - position * TILE_WIDTH)
+            if position * TILE_WIDTH + width > old:
                 if level == 0:
                     yield None, position, width
                 yield level, position, width

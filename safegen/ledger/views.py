@@ -13,6 +13,8 @@ from typing import Final
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError
 
+from safegen.ledger.guards import body_of
+
 FROM_ENTRY: Final = {
     "time": "time", "kind": "kind", "content_id": "content_id", "asset_sha256": "asset_sha256",
     "manifest_sha256": "manifest_sha256", "model": "model", "policy_sha256": "policy_sha256", "decision": "action",
@@ -143,8 +145,7 @@ def _postgresql_state(connection: Connection, wanted: Mapping[str, str]) -> tupl
     finally:
         savepoint.rollback()
     others = []
-    body = LEAF_FUNCTION.partition("$body$")[2].partition("$body$")[0]
-    if not connection.exec_driver_sql(_READS_LEAVES, {"body": body}).scalar():
+    if not connection.exec_driver_sql(_READS_LEAVES, {"body": body_of(LEAF_FUNCTION)}).scalar():
         others.append("the function safegen_leaf that the views read leaves with was changed")
     for name in connection.exec_driver_sql(_ROW_SECURITY, {"tables": [*_TABLES]}).scalars():
         others.append(f"row security is on for the table {name}: not everybody sees all of it")
