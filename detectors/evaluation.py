@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safegen.detectors.dataset import VARIANTS, Features
+from safegen.detectors.training.dataset import VARIANTS, Features
 from safegen.errors import DetectorError
 
 if TYPE_CHECKING:

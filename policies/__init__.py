@@ -9,11 +9,11 @@ __all__ = ["Engine", "Pack", "Request", "list_packs", "load_pack"]
 def __getattr__(name: str) -> object:
     """Load the engine only when it is asked for."""
     if name in ("Engine", "Request"):
-        from safegen.policies import engine
+        from safegen.policies.engine import engine
 
         return getattr(engine, name)
     if name in ("Pack", "list_packs", "load_pack"):
-        from safegen.policies import pack
+        from safegen.policies.pack import loading
 
-        return getattr(pack, name)
+        return getattr(loading, name)
     raise AttributeError(name)

@@ -19,30 +19,30 @@ from typing import TYPE_CHECKING, Any
 from safegen.version import __version__
 
 if TYPE_CHECKING:
-    from safegen.embeddings import embed
     from safegen.errors import BlockedError, SafegenError
+    from safegen.generation.embeddings import embed
+    from safegen.generation.pipeline import Generated, ProtectedPipeline, generate, protect
     from safegen.keys import KeyStore
     from safegen.ledger import Ledger
-    from safegen.pipeline import Generated, ProtectedPipeline, generate, protect
     from safegen.settings import Home
     from safegen.types import Decision, Finding, Verdict
-    from safegen.verification import verify
+    from safegen.verification.verifier import verify
 
 _WHERE = {
     "BlockedError": "safegen.errors",
     "Decision": "safegen.types",
     "Finding": "safegen.types",
-    "Generated": "safegen.pipeline",
+    "Generated": "safegen.generation.pipeline",
     "Home": "safegen.settings",
     "KeyStore": "safegen.keys",
     "Ledger": "safegen.ledger",
-    "ProtectedPipeline": "safegen.pipeline",
+    "ProtectedPipeline": "safegen.generation.pipeline",
     "SafegenError": "safegen.errors",
     "Verdict": "safegen.types",
-    "embed": "safegen.embeddings",
-    "generate": "safegen.pipeline",
-    "protect": "safegen.pipeline",
-    "verify": "safegen.verification",
+    "embed": "safegen.generation.embeddings",
+    "generate": "safegen.generation.pipeline",
+    "protect": "safegen.generation.pipeline",
+    "verify": "safegen.verification.verifier",
 }
 
 __all__ = [

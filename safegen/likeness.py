@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from safegen.errors import SafegenError
-from safegen.ledger.likeness import BANDS, INDEXED, POSITIONS, WIDTH, keys_of
+from safegen.ledger.likeness_index import BANDS, INDEXED, POSITIONS, WIDTH, keys_of
 from safegen.types import LOOKS_ALG, Clip, ContentId, Json
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _compared(entry: Entry, look: Look | VideoHash) -> Likeness | None:
 
 def _same_pictures(entry: Entry, frames: NDArray[np.uint8]) -> bool:
     """Whether the content fingerprint says so too; without one there is nobody to ask."""
-    from safegen.watermark.fingerprint import Fingerprint, compare
+    from safegen.watermark.fingerprint.fingerprint import Fingerprint, compare
 
     mark = entry.body.get("mark")
     kept = mark.get("fingerprint") if isinstance(mark, Mapping) else None

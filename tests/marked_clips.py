@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safegen.types import ContentId
-from safegen.watermark import pattern, reading, search
-from safegen.watermark.latent_residual import pattern_pictures
+from safegen.watermark.clip import pattern, reading, search
+from safegen.watermark.clip.latent_residual import pattern_pictures
 from safegen.watermark.payload import Payload
 
 Frames = NDArray[np.uint8]
@@ -83,7 +83,7 @@ def paint(frames: Frames, payload: Payload, key: bytes, rms: float = 2.0) -> Fra
 
 def canvas_samples(frames: Frames) -> NDArray[np.float32]:
     """Whitened samples of an unmoved clip."""
-    from safegen.watermark import alignment
+    from safegen.watermark.clip import alignment
 
     change = reading.moving(reading.to_canvas(frames))
     return reading.samples(change, alignment.untouched(len(frames)))

@@ -210,13 +210,13 @@ def make_extractor(
     Raises WatermarkError for an unknown scheme or a missing VAE.
     """
     if scheme == "latent-residual":
-        from safegen.watermark.extraction import ClipExtractor
+        from safegen.watermark.clip.extraction import ClipExtractor
 
         return ClipExtractor()
     if scheme == "latent-still":
         if vae is None:
             raise WatermarkError("the latent-still scheme reads through a VAE", remedy="Pass vae=load_vae(folder).")
-        from safegen.watermark.latent_still import StillExtractor
+        from safegen.watermark.still.latent_still import StillExtractor
 
         return StillExtractor(vae, shapes)
     if scheme == "noise-sign":
@@ -224,7 +224,7 @@ def make_extractor(
             raise WatermarkError(
                 "the noise-sign scheme reads through a VAE", remedy="Pass the Wan pipeline, its VAE or its folder."
             )
-        from safegen.watermark.noise_sign import NoiseSignExtractor
+        from safegen.watermark.noise.noise_sign import NoiseSignExtractor
 
         return NoiseSignExtractor(vae)
     if scheme == "pixel":

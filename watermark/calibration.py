@@ -21,10 +21,10 @@ from safegen.errors import WatermarkError
 from safegen.types import ContentId, Json
 from safegen.watermark import fastvae
 from safegen.watermark.base import Progress
-from safegen.watermark.latent_residual import pattern_pictures
+from safegen.watermark.clip.latent_residual import pattern_pictures
+from safegen.watermark.clip.profile import PATTERN_CHANNELS, SUBCELLS, Profile, weights_digest
 from safegen.watermark.layouts import Layout, reaches, strides
 from safegen.watermark.payload import Payload
-from safegen.watermark.profile import PATTERN_CHANNELS, SUBCELLS, Profile, weights_digest
 
 CELLS = 12
 LATENT_FRAMES = 7

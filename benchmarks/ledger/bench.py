@@ -36,7 +36,7 @@ from sqlalchemy import Column, Index, MetaData, Table, insert, text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from safegen.ledger import Event, Ledger, bindings, facts, likeness, verify_inclusion
+from safegen.ledger import Event, Ledger, bindings, facts, likeness_index, verify_inclusion
 from safegen.ledger.database import connect, parse_url, use_wal, writing
 from safegen.ledger.entry import COLUMNS
 from safegen.ledger.models import entries, hash_bands, soft_bindings
@@ -130,7 +130,7 @@ class Plain:
         return {
             "entry_facts": [row for i, e in made for row in facts.rows_of(i, e)],
             "soft_bindings": [one.row() for one in bound if one is not None],
-            "hash_bands": [row for i, e in made for row in likeness.rows_of(i, e)],
+            "hash_bands": [row for i, e in made for row in likeness_index.rows_of(i, e)],
         }
 
 

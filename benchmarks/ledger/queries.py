@@ -32,10 +32,10 @@ import sqlalchemy
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safegen.ledger import Event, Ledger
+from safegen.ledger.audit_queries import AuditLedger, Query, by_fact
 from safegen.ledger.entry import COLUMNS, SCHEMA, encode_leaf
 from safegen.ledger.facts import day_of, facts_of
 from safegen.ledger.merkle import leaf_hash
-from safegen.ledger.queries import AuditLedger, Query, by_fact
 from tests.postgres import database
 
 RESULTS = Path(__file__).parent / "results"

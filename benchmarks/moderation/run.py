@@ -2,9 +2,9 @@
 
     python benchmarks/moderation/run.py --data FOLDER [--pack default]
 
-FOLDER is the one that ``python -m safegen.policies.train`` was given: the same rows are held out, and only those are
-judged, beside ``hand_written.jsonl``. Reports hold figures, never prompts. Figures come with 95 % bootstrap intervals
-[value, low, high].
+FOLDER is the one that ``python -m safegen.policies.training.train`` was given: the same rows are held out, and only
+those are judged, beside ``hand_written.jsonl``. Reports hold figures, never prompts. Figures come with 95 % bootstrap
+intervals [value, low, high].
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safegen.policies.encoder import FLAG, WEIGHTS, EncoderClassifier
-from safegen.policies.engine import Engine, Request
-from safegen.policies.normalise import fold, views_of
-from safegen.policies.templates import read_grammar
-from safegen.policies.train import role
-from safegen.policies.train_measure import auroc, figures, share
-from safegen.policies.train_rows import Row, collection, origin, read_rows, split
+from safegen.policies.engine.engine import Engine, Request
+from safegen.policies.text.encoder import FLAG, WEIGHTS, EncoderClassifier
+from safegen.policies.text.views import fold, views_of
+from safegen.policies.training.measure import auroc, figures, share
+from safegen.policies.training.rows import Row, collection, origin, read_rows, split
+from safegen.policies.training.templates import read_grammar
+from safegen.policies.training.train import role
 from safegen.types import Action, Decision
 
 HERE = Path(__file__).parent

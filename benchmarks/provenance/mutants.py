@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "unit"), str(Path(__file__).parent)]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from writer import processor  # noqa: E402 - found beside this file
 
@@ -38,12 +38,11 @@ P99_MS = 250
 
 def child(folder: Path, seeds: list[str], anchors: str, first: int, count: int) -> None:
     """Print one line of JSON per mutant; the number of the present one stands in ``current``."""
-    from reading_samples import mutate, reference
-
-    from safegen.provenance import hard_binding, reading
+    from safegen.provenance import examining, hard_binding
     from safegen.provenance.read import read_credential
+    from tests.unit.provenance.reading_samples import mutate, reference
 
-    ordinary = reading.LARGE
+    ordinary = examining.LARGE
     for number in range(first, first + count):
         (folder / "current").write_text(str(number))
         chance = random.Random(number)
@@ -51,7 +50,7 @@ def child(folder: Path, seeds: list[str], anchors: str, first: int, count: int) 
         mutant = mutate(seed.read_bytes(), chance)
         path = folder / f"mutant{seed.suffix}"
         path.write_bytes(mutant.content)
-        hard_binding.LARGE = reading.LARGE = 0 if number % 2 else ordinary
+        hard_binding.LARGE = examining.LARGE = 0 if number % 2 else ordinary
         start = time.perf_counter()
         found = read_credential(path, trust_anchors_pem=anchors)
         seconds = time.perf_counter() - start
@@ -60,10 +59,9 @@ def child(folder: Path, seeds: list[str], anchors: str, first: int, count: int) 
 
 
 def run(count: int, files: Path | None) -> dict[str, Any]:
-    from reading_samples import make_seeds
-
     from safegen.keys import KeyStore
     from safegen.settings import Home
+    from tests.unit.provenance.reading_samples import make_seeds
 
     lines: list[list[Any]] = []
     crashes: list[dict[str, Any]] = []

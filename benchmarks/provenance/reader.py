@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "unit"), str(Path(__file__).parent)]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from writer import make_file, median_ratios, processor, sha256, status, timed  # noqa: E402 - found beside this file
 
@@ -44,10 +44,9 @@ class Bench:
         self.keys = KeyStore.load(home) if home.keys.exists() else KeyStore.init(home)
 
     def sign(self, source: Path, target: Path) -> None:
-        from provenance_samples import make_spec
-
         from safegen.provenance.backends import BACKENDS, Signing
-        from safegen.provenance.sign import sign_file
+        from safegen.provenance.file_signing import sign_file
+        from tests.unit.provenance.provenance_samples import make_spec
 
         sign_file(source, target, make_spec(), self.keys, signing=Signing(BACKENDS["native"], read_back=False))
 

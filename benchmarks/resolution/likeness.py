@@ -30,7 +30,7 @@ from safegen.likeness import LIMIT, find_by_pictures, recorded_look
 from safegen.media import encode_video, read_clip
 from safegen.media.video_hash import Look, VideoHash
 from safegen.types import Clip
-from safegen.watermark.fingerprint import fingerprint
+from safegen.watermark.fingerprint.fingerprint import fingerprint
 
 RESULTS = Path(__file__).parent / "results"
 FPS = 16

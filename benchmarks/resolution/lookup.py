@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from safegen.ledger import Event, Ledger
 from safegen.ledger.bindings import binding_of
 from safegen.ledger.entry import encode_leaf
-from safegen.ledger.likeness import BANDS, POSITIONS, WIDTH, rows_of
+from safegen.ledger.likeness_index import BANDS, POSITIONS, WIDTH, rows_of
 from safegen.ledger.merkle import leaf_hash
 from safegen.likeness import near
 from safegen.media.video_hash import Look

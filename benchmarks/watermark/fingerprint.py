@@ -37,8 +37,16 @@ from benchmarks.watermark import nulls
 from benchmarks.watermark.attacks import ATTACKS, Attack, Context
 from benchmarks.watermark.codecs import Frames, transcode
 from safegen.types import Clip
-from safegen.watermark.fingerprint import CHROMA_LIMIT, LUMA_LIMIT, Fingerprint, Match, compare, fingerprint, matrix_of
-from safegen.watermark.search import Matrix
+from safegen.watermark.clip.search import Matrix
+from safegen.watermark.fingerprint.fingerprint import (
+    CHROMA_LIMIT,
+    LUMA_LIMIT,
+    Fingerprint,
+    Match,
+    compare,
+    fingerprint,
+    matrix_of,
+)
 
 HERE = Path(__file__).parent
 KEY = hashlib.sha256(b"safegen fingerprint benchmark").digest()
@@ -113,7 +121,7 @@ def edited(kept: Sequence[Fingerprint], clips: Sequence[Frames]) -> list[dict[st
 def paint(frames: Frames, number: int) -> tuple[Frames, str]:
     """``frames`` with a clip mark of their own in the pixels, and its content id."""
     from safegen.types import ContentId
-    from safegen.watermark.latent_residual import pattern_pictures
+    from safegen.watermark.clip.latent_residual import pattern_pictures
     from safegen.watermark.payload import Payload
 
     count, height, width = frames.shape[:3]
@@ -127,7 +135,7 @@ def paint(frames: Frames, number: int) -> tuple[Frames, str]:
 
 def found(clips: Sequence[Frames], count: int) -> list[dict[str, Any]]:
     """The first ``count`` clips, marked and edited, compared where and when their mark was found."""
-    from safegen.watermark.extraction import extract_frames
+    from safegen.watermark.clip.extraction import extract_frames
 
     painted = [paint(frames, n) for n, frames in enumerate(clips[:count])]
     marked = [(transcode(frames, FPS, "h264", 18), content_id) for frames, content_id in painted]

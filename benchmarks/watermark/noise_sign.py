@@ -34,8 +34,8 @@ from safegen.generators.loading import quiet
 from safegen.media import encode_video, read_clip
 from safegen.watermark import fastvae
 from safegen.watermark.base import Extraction, threshold
-from safegen.watermark.noise_inversion import invert_wan
-from safegen.watermark.noise_sign import (
+from safegen.watermark.noise.inversion import invert_wan
+from safegen.watermark.noise.noise_sign import (
     NONCES,
     NoiseSignExtractor,
     encode_frames,

@@ -2,8 +2,9 @@
 
     python benchmarks/watermark/roundtrip.py [--clips 3] [--first-seed 700] [--attacks 7] [--model tiny]
 
-The clips are drawn by the model itself, one prompt each; the changes go into their final latents. safegen/roundtrip.py
-says what is measured. Writes results/roundtrip.json and results/roundtrip.md; with ``--output FOLDER`` elsewhere.
+The clips are drawn by the model itself, one prompt each; the changes go into their final latents. What is measured:
+safegen/calibration/roundtrip.py. Writes results/roundtrip.json and results/roundtrip.md; with ``--output FOLDER``
+elsewhere.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from typing import Any
 
 import torch
 
+from safegen.calibration.profiles import describe
+from safegen.calibration.roundtrip import measure
+from safegen.calibration.roundtrip_attacks import attacks
 from safegen.generators import Card, autocast, load, resolve
 from safegen.generators.loading import quiet
-from safegen.profiles import describe
-from safegen.roundtrip import measure
-from safegen.roundtrip_attacks import attacks
 from safegen.watermark import fastvae
 from safegen.watermark.calibration import calibrate
+from safegen.watermark.clip.profile import find, weights_digest
 from safegen.watermark.layouts import Layout, call_shape
-from safegen.watermark.profile import find, weights_digest
 
 PROMPTS = (
     "a red ball rolling on a green field",

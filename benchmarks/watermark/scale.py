@@ -78,10 +78,10 @@ def measure(size: Size, rate: float, rounds: int) -> dict[str, Any]:
     import torch
 
     from safegen.types import ContentId
-    from safegen.watermark.latent_residual import embed_latents
+    from safegen.watermark.clip.latent_residual import embed_latents
+    from safegen.watermark.clip.profile import PATTERN_CHANNELS, Profile
     from safegen.watermark.layouts import Layout
     from safegen.watermark.payload import Payload
-    from safegen.watermark.profile import PATTERN_CHANNELS, Profile
 
     c = size.latents[0]
     generator = torch.Generator().manual_seed(0)

@@ -246,7 +246,7 @@ class LatentResidual:
     def generate(self, seed: int) -> Made:
         import tempfile
 
-        from safegen.marking import MarkRequest, comfortable, make_marking
+        from safegen.release.marking import MarkRequest, comfortable, make_marking
         from safegen.settings import Home
         from safegen.types import ContentId
 
@@ -288,7 +288,7 @@ class LatentResidual:
         return Made(frames, self.studio.decode(clean[0]), identity, timings)
 
     def read(self, frames: Frames, key: bytes = KEY, *, issued: Sequence[Any] = ()) -> Reading:
-        from safegen.watermark.extraction import extract_stream
+        from safegen.watermark.clip.extraction import extract_stream
 
         return _reading(extract_stream(frames, [key], issued=issued or self.issued))
 

@@ -60,9 +60,9 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=8000)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
-    from safegen.watermark.latent_residual import LatentEmbedder
+    from safegen.watermark.clip.latent_residual import LatentEmbedder
+    from safegen.watermark.clip.profile import find, weights_digest
     from safegen.watermark.payload import Payload
-    from safegen.watermark.profile import find, weights_digest
 
     studio = Studio()
     scheme = LatentResidual(studio)

@@ -30,7 +30,8 @@ from benchmarks.watermark.codecs import Frames
 from benchmarks.watermark.run import NULL_VARIANTS
 from benchmarks.watermark.schemes import LatentResidual, Studio
 from safegen.types import Clip
-from safegen.watermark import alignment, base, ecc, extraction, pattern, reading
+from safegen.watermark import base, ecc
+from safegen.watermark.clip import alignment, extraction, pattern, reading
 from safegen.watermark.payload import Payload, from_bits, unpack
 
 SEEDS = 7000

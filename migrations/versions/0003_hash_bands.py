@@ -47,7 +47,7 @@ def _fill(table: sa.Table) -> None:
 
 
 def _keys(row: Any) -> list[int]:
-    """What safegen.ledger.likeness.rows_of says, as it was when this revision was written."""
+    """What safegen.ledger.likeness_index.rows_of says, as it was when this revision was written."""
     try:
         hashes = json.loads(row.leaf)["body"]["mark"]["video_hash"]
         chosen = {hashes[round(n * (len(hashes) - 1) / 3)] for n in range(4)} if hashes else set()

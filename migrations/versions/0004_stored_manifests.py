@@ -39,7 +39,7 @@ def upgrade() -> None:
 
 
 def _fill(manifests: sa.Table, bindings: sa.Table) -> None:
-    """Play the entries that are there once more: what safegen.ledger.stored.record does, as it was written here."""
+    """Play the entries that are there once more: what safegen.ledger.foreign_manifests.record did at this revision."""
     connection = op.get_bind()
     query = sa.text(
         "SELECT idx, kind, manifest_sha256, leaf FROM entries"

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from safegen.ledger import guards
+from safegen.ledger import triggers
 
 revision: str = "0007"
 down_revision: str | None = "0006"
@@ -50,8 +50,8 @@ def upgrade() -> None:
         for table in _REWRITTEN:
             op.execute(f"DROP TRIGGER {table}_only_append")
     elif dialect == "postgresql":
-        op.get_bind().exec_driver_sql(guards.FUNCTION.replace("%", "%%"))
-    for name, text in guards.definitions(dialect, ("submissions",)).items():
+        op.get_bind().exec_driver_sql(triggers.FUNCTION.replace("%", "%%"))
+    for name, text in triggers.definitions(dialect, ("submissions",)).items():
         if dialect != "sqlite" or not _is_old(name):
             op.get_bind().exec_driver_sql(text)
 

@@ -11,7 +11,7 @@ from importlib import import_module
 import sqlalchemy as sa
 from alembic import op
 
-from safegen.ledger import guards, views
+from safegen.ledger import triggers, views
 
 revision: str = "0008"
 down_revision: str | None = "0007"
@@ -43,7 +43,7 @@ def downgrade() -> None:
         sqlite_with_rowid=False,
     )
     import_module("safegen.migrations.versions.0007_writers").fill(table)
-    for name, text in guards.definitions(op.get_bind().dialect.name, ("submissions",)).items():
+    for name, text in triggers.definitions(op.get_bind().dialect.name, ("submissions",)).items():
         if name.startswith("submissions_"):
             op.get_bind().exec_driver_sql(text)
 

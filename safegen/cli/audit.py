@@ -17,7 +17,7 @@ from safegen.settings import Home
 from safegen.types import Json
 
 if TYPE_CHECKING:
-    from safegen.ledger.queries import AuditLedger, Query
+    from safegen.ledger.audit_queries import AuditLedger, Query
 
 app = typer.Typer(help="Ask the ledger, and hand over what it holds.", no_args_is_help=True)
 
@@ -42,7 +42,7 @@ class _Form:
             raise InputError("--json, --csv and --parquet exclude one another.", remedy="Choose one.")
 
     def give(self, columns: Sequence[str], rows: Iterable[Mapping[str, Json]]) -> None:
-        from safegen.auditing import line_of, to_csv, write_parquet
+        from safegen.audit.questions import line_of, to_csv, write_parquet
 
         if self.parquet is not None:
             count = write_parquet(self.parquet, columns, rows)
@@ -62,7 +62,7 @@ def asset(
     as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
 ) -> None:  # fmt: skip
     """List the entries about a file: when it was generated, recovered or signed again."""
-    from safegen.auditing import by_asset
+    from safegen.audit.questions import by_asset
 
     with command(as_json=as_json), _open() as ledger:
         _tell(ledger, [by_asset(what)], (begin, end, limit, after), _Form(as_json, csv, parquet))
@@ -75,7 +75,7 @@ def mark(
     as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
 ) -> None:  # fmt: skip
     """List the entries about the clip that a mark names."""
-    from safegen.auditing import by_mark
+    from safegen.audit.questions import by_mark
 
     with command(as_json=as_json), _open() as ledger:
         _tell(ledger, [by_mark(content_id)], (begin, end, limit, after), _Form(as_json, csv, parquet))
@@ -89,7 +89,7 @@ def consent(
     as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
 ) -> None:  # fmt: skip
     """List the entries that a person's consent stands in, its revocation included."""
-    from safegen.auditing import by_consent
+    from safegen.audit.questions import by_consent
 
     with command(as_json=as_json), _open() as ledger:
         _tell(ledger, by_consent(who, records), (begin, end, limit, after), _Form(as_json, csv, parquet))
@@ -103,7 +103,7 @@ def policy(
     as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
 ) -> None:  # fmt: skip
     """List the entries that were judged under a policy."""
-    from safegen.auditing import by_policy
+    from safegen.audit.questions import by_policy
 
     with command(as_json=as_json), _open() as ledger:
         _tell(ledger, [by_policy(name, decision)], (begin, end, limit, after), _Form(as_json, csv, parquet))
@@ -116,7 +116,7 @@ def model(
     as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
 ) -> None:  # fmt: skip
     """List the entries about a model."""
-    from safegen.auditing import by_model
+    from safegen.audit.questions import by_model
 
     with command(as_json=as_json), _open() as ledger:
         _tell(ledger, [by_model(name)], (begin, end, limit, after), _Form(as_json, csv, parquet))
@@ -128,7 +128,7 @@ def time(
     as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
 ) -> None:  # fmt: skip
     """List the entries of a range of times, in the order of their times."""
-    from safegen.ledger.queries import Query
+    from safegen.ledger.audit_queries import Query
 
     with command(as_json=as_json), _open() as ledger:
         _tell(ledger, [Query()], (begin, end, limit, after), _Form(as_json, csv, parquet))
@@ -141,7 +141,7 @@ def key(
     as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
 ) -> None:  # fmt: skip
     """List the entries about files signed with a key, or all that lie under the ledger's own."""
-    from safegen.auditing import by_key
+    from safegen.audit.questions import by_key
 
     with command(as_json=as_json), _open() as ledger:
         query = by_key(name, ledger)
@@ -155,7 +155,7 @@ def unmarked(
     as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
 ) -> None:  # fmt: skip
     """List files that left without a mark that was read back, and what was made of them since."""
-    from safegen.ledger.queries import Query
+    from safegen.ledger.audit_queries import Query
 
     with command(as_json=as_json), _open() as ledger:
         queries = [Query("audit_unmarked"), Query("audit_unmarked_copies")]
@@ -169,8 +169,8 @@ def daily(
 ) -> None:  # fmt: skip
     """Count the entries of each day (UTC) by kind, model, policy and decision; without --from, of the last 31 days."""
     with command(as_json=as_json), _open() as ledger:
-        from safegen.auditing import days, stamp
-        from safegen.ledger.queries import DAILY_COLUMNS
+        from safegen.audit.questions import days, stamp
+        from safegen.ledger.audit_queries import DAILY_COLUMNS
 
         form = _Form(as_json, csv, parquet)
         form.check()
@@ -193,8 +193,8 @@ def chain(
 ) -> None:
     """Show what a file came from and what came from it: inputs, the clip, what was recovered and signed again."""
     with command(as_json=as_json), _open() as ledger:
-        from safegen.audit_picture import picture_of, to_png, to_svg, tree_of
-        from safegen.auditing import entries_named
+        from safegen.audit.picture import picture_of, to_png, to_svg, tree_of
+        from safegen.audit.questions import entries_named
 
         found = ledger.chain(entries_named(what, ledger), limit)
         for path, draw in ((svg, to_svg), (png, to_png)):
@@ -228,9 +228,9 @@ def export(
 ) -> None:
     """Write a bundle for an auditor: entries, proofs, keys, and a verifier that needs Python alone."""
     with command(as_json=as_json), _open() as ledger, Bars() as bars:
-        from safegen.audit_bundle.export import Selection, read_since
-        from safegen.audit_bundle.export import export as write_bundle
-        from safegen.auditing import by_mark, stamp
+        from safegen.audit.bundle.export import Selection, read_since
+        from safegen.audit.bundle.export import export as write_bundle
+        from safegen.audit.questions import by_mark, stamp
         from safegen.keys import KeyStore
 
         home = Home.default()
@@ -247,8 +247,8 @@ def export(
 
 def _tell(ledger: AuditLedger, queries: Sequence[Query], page: tuple[str, str, int, int], form: _Form) -> None:
     """Give the answer to some queries, and say on standard error where its next page begins."""
-    from safegen.auditing import answer, pages, stamp
-    from safegen.ledger.queries import Query
+    from safegen.audit.questions import answer, pages, stamp
+    from safegen.ledger.audit_queries import Query
 
     begin, end, limit, after = page
     form.check()
@@ -268,7 +268,7 @@ def _tell(ledger: AuditLedger, queries: Sequence[Query], page: tuple[str, str, i
 
 @contextmanager
 def _open() -> Iterator[AuditLedger]:
-    from safegen.ledger.queries import AuditLedger
+    from safegen.ledger.audit_queries import AuditLedger
 
     with AuditLedger.open(Home.default().ledger_url, create=False, read_only=True) as ledger:
         yield ledger

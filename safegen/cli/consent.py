@@ -53,8 +53,8 @@ def sign(
 ) -> None:
     """Write a consent record and sign it."""
     with command(as_json=as_json):
-        from safegen.consent import Consent, parse_consent, parse_time, sign_consent
-        from safegen.consent_trust import load_key, own_key
+        from safegen.consent.record import Consent, parse_consent, parse_time, sign_consent
+        from safegen.consent.trust import load_key, own_key
 
         if output.exists():
             raise InputError(f"{output} exists already.", remedy="Choose another name.")
@@ -98,9 +98,9 @@ def check(
     Whether it fits a prompt is decided when one is given to `safegen generate`.
     """
     with command(as_json=as_json):
-        from safegen.consent import read_consent
-        from safegen.consent_check import MEANING, Circumstances, check_consent
-        from safegen.consent_trust import revocations, signers
+        from safegen.consent.check import MEANING, Circumstances, check_consent
+        from safegen.consent.record import read_consent
+        from safegen.consent.trust import revocations, signers
         from safegen.ledger import Ledger
 
         home = Home.default()
@@ -127,8 +127,8 @@ def show(
     with command(as_json=as_json):
         import json
 
-        from safegen.consent import read_consent
-        from safegen.consent_trust import signers
+        from safegen.consent.record import read_consent
+        from safegen.consent.trust import signers
 
         if file is None:
             held = signers(Home.default())
@@ -153,7 +153,7 @@ def trust(
 ) -> None:
     """Count the records that somebody signs, from now on; or no longer."""
     with command(as_json=as_json):
-        from safegen.consent_trust import distrust_signer, own_key, trust_signer
+        from safegen.consent.trust import distrust_signer, own_key, trust_signer
 
         home = Home.default()
         if remove:
@@ -180,9 +180,9 @@ def revoke(
 ) -> None:
     """Record in the ledger that a consent no longer holds. That cannot be taken back."""
     with command(as_json=as_json):
-        from safegen.consent import is_consent_id, read_consent
-        from safegen.consent_trust import revocations
-        from safegen.consent_trust import revoke as revoke_consent
+        from safegen.consent.record import is_consent_id, read_consent
+        from safegen.consent.trust import revocations
+        from safegen.consent.trust import revoke as revoke_consent
         from safegen.keys import KeyStore
         from safegen.ledger import Ledger
         from safegen.ledger.subjects import Personal

@@ -8,9 +8,9 @@ from safegen.types import Json
 
 
 def run(*, as_json: bool) -> None:
-    """Print what :func:`safegen.diagnosis.examine` found. Always exit 0: the report itself is the result."""
+    """Print what :func:`safegen.cli.diagnosis.examine` found. Always exit 0: the report itself is the result."""
     with command(as_json=as_json):
-        from safegen.diagnosis import examine
+        from safegen.cli.diagnosis import examine
 
         home = Home.default()
         checks = examine(home)

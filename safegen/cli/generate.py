@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from safegen.cli.shell import Bars, command, print_json
 
 if TYPE_CHECKING:
-    from safegen.pipeline import Generated
+    from safegen.generation.pipeline import Generated
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
 ) -> None:
     """Call :func:`safegen.generate` with progress bars, and print what it made."""
     with command(as_json=as_json):
-        from safegen.pipeline import generate
+        from safegen.generation.pipeline import generate
         from safegen.settings import Home
 
         home = Home.default()

@@ -41,7 +41,7 @@ def add_to(app: typer.Typer) -> None:
 def subject(name: SubjectArgument, as_json: JsonFlag = False) -> None:
     """Show everything that the ledger holds about a person, decrypted. Exit 1 if a part of it was altered."""
     with command(as_json=as_json):
-        from safegen.privacy import export_subject
+        from safegen.privacy.fields import export_subject
 
         said: dict[str, Any] = export_subject(Home.default(), name)
         if as_json:
@@ -72,7 +72,7 @@ def erase(
 ) -> None:
     """Destroy the key to everything that the ledger holds about a person, and record that. It cannot be undone."""
     with command(as_json=as_json):
-        from safegen.privacy import erase as erase_subject
+        from safegen.privacy.fields import erase as erase_subject
 
         if not yes:
             if as_json or not sys.stdin.isatty():
@@ -102,8 +102,8 @@ def retain(
 ) -> None:
     """Erase personal fields and kept manifests whose time is over, and record how many."""
     with command(as_json=as_json):
-        from safegen.retention import FILE, read_retention
-        from safegen.retention import retain as retain_now
+        from safegen.privacy.retention import FILE, read_retention
+        from safegen.privacy.retention import retain as retain_now
 
         home = Home.default()
         retention = read_retention(home.root / FILE if policy is None else policy.expanduser())

@@ -17,7 +17,7 @@ from safegen.types import Json
 if TYPE_CHECKING:
     from safegen.keys import KeyStore
     from safegen.ledger import Entry, Ledger, VerifierKey
-    from safegen.witnessing import Cosigned
+    from safegen.ledger.witness_http import Cosigned
 
 Witnesses = Annotated[
     list[str] | None, typer.Option("--witness", help='Ask this witness to cosign: "https://w.example VKEY".')
@@ -105,7 +105,7 @@ def export_tiles(
     with command(as_json=as_json), _open() as ledger:
         import os
 
-        from safegen.ledger.places import open_place
+        from safegen.ledger.publication import open_place
 
         target, verifier = open_place(place, os.environ.get("SAFEGEN_PUBLISH_TOKEN", "")), _vkey(_keys())
         while True:
@@ -136,7 +136,7 @@ def witness_init(
 ) -> None:
     """Make a witness. Its key is printed: give it to those whose ledgers it will watch."""
     with command(as_json=as_json):
-        from safegen.witnessing import WitnessFolder
+        from safegen.ledger.witness_http import WitnessFolder
 
         vkey = str(WitnessFolder(folder).init(name))
         print_json({"vkey": vkey}) if as_json else typer.echo(vkey)
@@ -151,7 +151,7 @@ def witness_add(
     """Let a witness cosign a ledger's checkpoints from now on."""
     with command(as_json=as_json):
         from safegen.ledger import VerifierKey
-        from safegen.witnessing import WitnessFolder
+        from safegen.ledger.witness_http import WitnessFolder
 
         key = VerifierKey.parse(log)
         WitnessFolder(folder).add_log(key)
@@ -172,7 +172,7 @@ def witness_serve(
         try:
             import uvicorn
 
-            from safegen.witnessing import WitnessFolder, make_app
+            from safegen.ledger.witness_http import WitnessFolder, make_app
 
             application = make_app(WitnessFolder(folder))
         except ModuleNotFoundError as error:
@@ -214,7 +214,7 @@ def _vkey(keys: KeyStore) -> VerifierKey:
 
 
 def _cosigned(ledger: Ledger, witnesses: list[str] | tuple[str, ...]) -> Cosigned:
-    from safegen.witnessing import WitnessAddress, gather_cosignatures
+    from safegen.ledger.witness_http import WitnessAddress, gather_cosignatures
 
     return gather_cosignatures(ledger, [WitnessAddress.parse(text) for text in witnesses])
 

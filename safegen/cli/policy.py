@@ -34,7 +34,7 @@ def check(
 ) -> None:
     """Judge a prompt, or a file of them, without generating. Exit 3 if any would be stopped."""
     with command(as_json=as_json):
-        from safegen.policies.engine import Engine, Request
+        from safegen.policies.engine.engine import Engine, Request
 
         if (prompt is None) == (file is None):
             raise InputError("Give either a prompt or --file.")
@@ -105,7 +105,7 @@ def _print_for_people(decision: Decision) -> None:
 def list_(as_json: JsonFlag = False) -> None:
     """List the packs that ship with safegen."""
     with command(as_json=as_json):
-        from safegen.policies.pack import list_packs
+        from safegen.policies.pack.loading import list_packs
 
         names = list_packs()
         if as_json:
@@ -119,8 +119,8 @@ def list_(as_json: JsonFlag = False) -> None:
 def show(policy_pack: PackArgument = "default", as_json: JsonFlag = False) -> None:
     """Show a pack as the engine understands it: categories, thresholds, classifiers, hash."""
     with command(as_json=as_json):
-        from safegen.policies.engine import Engine
-        from safegen.policies.probes import ProbeSet
+        from safegen.policies.engine.engine import Engine
+        from safegen.policies.probes.probe_set import ProbeSet
         from safegen.settings import Home
 
         engine = Engine.load(policy_pack)
@@ -133,7 +133,7 @@ def show(policy_pack: PackArgument = "default", as_json: JsonFlag = False) -> No
 def schema(as_json: JsonFlag = False) -> None:
     """Print the JSON Schema of policy packs; with --json on one line."""
     with command(as_json=as_json):
-        from safegen.policies.pack_checks import SCHEMA_FILE
+        from safegen.policies.pack.checks import SCHEMA_FILE
 
         text = SCHEMA_FILE.read_text(encoding="utf-8")
         typer.echo(json.dumps(json.loads(text)) if as_json else text.rstrip())
@@ -143,8 +143,8 @@ def schema(as_json: JsonFlag = False) -> None:
 def lint(policy_pack: PackArgument, as_json: JsonFlag = False) -> None:
     """Name everything that is wrong with a pack, with its line. Exit 1 if something is; warnings alone are none."""
     with command(as_json=as_json):
-        from safegen.policies.engine import known_classifiers
-        from safegen.policies.pack import lint_pack
+        from safegen.policies.engine.engine import known_classifiers
+        from safegen.policies.pack.loading import lint_pack
 
         defects = lint_pack(policy_pack, known_classifiers())
         wrong = any(d.level == "error" for d in defects)
@@ -167,8 +167,8 @@ def run_suite(
 ) -> None:
     """Judge a pack's own examples and compare with what they expect. Exit 1 if one comes out otherwise."""
     with command(as_json=as_json):
-        from safegen.policies.engine import Engine
-        from safegen.policies.pack_examples import examples_file, read_examples, run_examples
+        from safegen.policies.engine.engine import Engine
+        from safegen.policies.pack.examples import examples_file, read_examples, run_examples
 
         engine = Engine.load(policy_pack)
         outcomes = run_examples(engine, read_examples(examples or examples_file(policy_pack)))
@@ -196,8 +196,8 @@ def diff(
 ) -> None:
     """Say what changes from one pack to another, and whether each change tightens or loosens."""
     with command(as_json=as_json):
-        from safegen.policies.pack import load_pack
-        from safegen.policies.pack_diff import diff_packs
+        from safegen.policies.pack.diff import diff_packs
+        from safegen.policies.pack.loading import load_pack
 
         a, b = load_pack(before), load_pack(after)
         changes = diff_packs(a, b)

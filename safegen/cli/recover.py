@@ -11,13 +11,13 @@ from safegen.cli.shell import Bars, command, print_json
 from safegen.errors import EXIT_COULD_NOT_RUN, EXIT_DONE, EXIT_NOT_VERIFIED
 
 if TYPE_CHECKING:
-    from safegen.recovery import Recovery
+    from safegen.recovery.recover import Recovery
 
 
 def run(*, file: Path, output: Path, sidecar: bool, force: bool, as_json: bool) -> None:
-    """Call :func:`safegen.recovery.recover`, print what came of it, and exit: 0 restored, 1 nothing to give, 4 open."""
+    """Call ``safegen.recovery.recover``, print what came of it, and exit: 0 restored, 1 nothing to give, 4 open."""
     with command(as_json=as_json):
-        from safegen.recovery import Outcome, recover
+        from safegen.recovery.recover import Outcome, recover
 
         with Bars() as bars:
             done = recover(file, output, sidecar=sidecar, force=force, progress=bars)

@@ -10,9 +10,9 @@ from safegen.cli.shell import Bars, command, print_json
 
 
 def run(*, file: Path, output: Path, force: bool, as_json: bool) -> None:
-    """Call :func:`safegen.resigning.resign` and print what it did."""
+    """Call :func:`safegen.recovery.resign.resign` and print what it did."""
     with command(as_json=as_json):
-        from safegen.resigning import resign
+        from safegen.recovery.resign import resign
 
         with Bars() as bars:
             done = resign(file, output, force=force, progress=bars)

@@ -14,7 +14,7 @@ from safegen.cli.shell import JsonFlag, command, print_json
 from safegen.settings import Home
 
 if TYPE_CHECKING:
-    from safegen.reviewing import Reviews
+    from safegen.review.queue import Reviews
 
 app = typer.Typer(help="The queue of runs that wait for a person: look, approve, deny.", no_args_is_help=True)
 
@@ -26,7 +26,7 @@ def _queue(*, write: bool) -> Iterator[Reviews]:
     from safegen.keys import KeyStore
     from safegen.ledger import Ledger
     from safegen.ledger.subjects import Personal
-    from safegen.reviewing import Reviews
+    from safegen.review.queue import Reviews
 
     home = Home.default()
     keys = KeyStore.load(home, purpose="sign" if write else "verify")

@@ -17,15 +17,15 @@ def run(*, host: str, port: int, public: bool, as_json: bool) -> None:
         try:
             import uvicorn
 
-            from safegen.resolution.app import make_app
+            from safegen.service.app import make_app
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"safegen serve needs {error.name}, which is not installed.",
                 remedy='Install the extra: pip install "safegen[server]"',
             ) from error
         from safegen.ledger import Ledger
-        from safegen.resolution.limits import ServiceSettings
-        from safegen.resolution.openapi import PREFIX
+        from safegen.service.limits import ServiceSettings
+        from safegen.service.openapi import PREFIX
         from safegen.settings import Home
 
         home, settings = Home.default(), ServiceSettings.from_environment()

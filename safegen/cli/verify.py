@@ -47,8 +47,8 @@ def run(
     With ``strict``, each requirement beyond the verdict too, and the code of "not verified" where one does not hold.
     """
     with command(as_json=as_json):
-        from safegen.strict_verification import strict_checks
-        from safegen.verification import verify
+        from safegen.verification.strict import strict_checks
+        from safegen.verification.verifier import verify
 
         with Bars() as bars:
             verdict = verify(file, neural=neural, fragments=fragments, progress=bars)
@@ -65,7 +65,7 @@ def run(
 def run_crjson(*, file: Path, trust_anchors: Path | None, tsa_anchors: Path | None) -> None:
     """Print the file's crJSON, and nothing else, on standard output."""
     with command(as_json=True):
-        from safegen.strict_verification import crjson
+        from safegen.verification.strict import crjson
 
         print_json(crjson(file, trust_anchors=trust_anchors, tsa_anchors=tsa_anchors))
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from safegen.profiles import Known
-    from safegen.roundtrip_result import RoundTrip
+    from safegen.calibration.profiles import Known
+    from safegen.calibration.roundtrip_result import RoundTrip
     from safegen.watermark.base import Extraction
 
 app = typer.Typer(help="Read the mark of clips, and measure the VAEs it is written through.", no_args_is_help=True)
@@ -47,8 +47,8 @@ def calibrate(
         folder = vae_folder(resolve(model))  # a wrong name shows before anything heavy is loaded
         import torch
 
+        from safegen.calibration.profiles import describe, store
         from safegen.generators.loading import quiet
-        from safegen.profiles import describe, store
         from safegen.watermark import fastvae
         from safegen.watermark.calibration import calibrate as measure_profile
 
@@ -65,7 +65,7 @@ def calibrate(
             seconds = time.perf_counter() - start
             measured: RoundTrip | None = None
             if round_trip:
-                from safegen.roundtrip import measure, sample_hosts
+                from safegen.calibration.roundtrip import measure, sample_hosts
 
                 measured = measure(
                     vae, profile, sample_hosts(vae), progress=lambda done, total: bars("round trip", done, total)
@@ -85,7 +85,7 @@ def calibrate(
 def show(as_json: JsonFlag = False) -> None:
     """List the VAE profiles of this home and those that come with safegen; damaged ones are named."""
     with command(as_json=as_json):
-        from safegen.profiles import known
+        from safegen.calibration.profiles import known
 
         found = list(known(Home.default()))
         if as_json:
@@ -111,7 +111,7 @@ def read(
     with command(as_json=as_json):
         from safegen.keys import KeyStore
         from safegen.media import decode, probe
-        from safegen.watermark.extraction import MIN_FRAMES, extract_stream
+        from safegen.watermark.clip.extraction import MIN_FRAMES, extract_stream
 
         home = Home.default()
         target = None if picture is None else Target.check(picture, suffix=".png", force=force)
@@ -128,8 +128,8 @@ def read(
             frames = _counted(decode(file, tolerant=True), info.frames, bars)
             found = extract_stream(frames, keys, issued=issued)
         if target is not None:
-            from safegen.mark_picture import draw
             from safegen.media import encode_png
+            from safegen.verification.mark_picture import draw
 
             encode_png(draw(file, found, home), target.path)
         if as_json:

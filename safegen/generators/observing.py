@@ -171,7 +171,7 @@ class Observer:
 
     def position(self, step: int) -> int:
         """Return where in ``steps()`` the ``step``-th step of this run is, from 0: video-to-video starts late."""
-        from safegen.watermark.latent_residual import step_count
+        from safegen.watermark.clip.latent_residual import step_count
 
         done = getattr(self._pipe.scheduler, "step_index", None)
         return step - 1 + len(self.steps()) - step_count(self._pipe) if done is None else int(done) - 1

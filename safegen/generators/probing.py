@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from safegen.errors import BlockedError, GeneratorError
 from safegen.generators.observing import Observer, bound_parts, latent_features, part_digest, text_features
-from safegen.policies.probes import LATENTS, TEXT_STATES, Held, Probe, ProbeSet
-from safegen.watermark.latent_residual import step_count
+from safegen.policies.probes.probe_set import LATENTS, TEXT_STATES, Held, Probe, ProbeSet
+from safegen.watermark.clip.latent_residual import step_count
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,8 +3,8 @@
 from safegen.ledger.bindings import Binding
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint, open_note, sign_checkpoint, sign_note
 from safegen.ledger.entry import Entry, Event, EventKind
+from safegen.ledger.fsck_report import LedgerReport, Problem
 from safegen.ledger.proof import InclusionProof, verify_inclusion
-from safegen.ledger.report import LedgerReport, Problem
 from safegen.ledger.schema import current_revision, downgrade, upgrade
 from safegen.ledger.store import Ledger
 from safegen.ledger.writing import Receipt

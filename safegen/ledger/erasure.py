@@ -29,7 +29,7 @@ from safegen.errors import InputError, LedgerBusyError, LedgerError
 from safegen.keys import commit_text
 from safegen.ledger.database import reading, translate, writing
 from safegen.ledger.entry import Event
-from safegen.ledger.sealing import (
+from safegen.ledger.subject_encryption import (
     AnyRow,
     erasures,
     field_aad,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Dialect, Integer, Table, insert
 
-from safegen.ledger.pipelines import pipeline_of
+from safegen.ledger.postgres_pipeline import pipeline_of
 from safegen.ledger.statements import Statement
 
 _SOME: Final = 4

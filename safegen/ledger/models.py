@@ -100,7 +100,7 @@ hash_bands = Table(
     PrimaryKeyConstraint("key", "entry"),
     sqlite_with_rowid=False,
 )
-"""An index: a piece of a video hash (``safegen.ledger.likeness``), and a clip that has it. No evidence either."""
+"""An index: a piece of a video hash (``safegen.ledger.likeness_index``), and a clip that has it. No evidence either."""
 
 stored_manifests = Table(
     "stored_manifests",
@@ -119,7 +119,7 @@ stored_bindings = Table(
     PrimaryKeyConstraint("value", "alg", "manifest_id"),
     Index("ix_stored_bindings_manifest_id", "manifest_id"),
 )
-"""Indexes of what a resolution service keeps for others (``safegen.ledger.stored``); ``value`` is a SHA-256 of it."""
+"""Indexes of what a resolution service keeps for others (``ledger.foreign_manifests``); ``value`` is its SHA-256."""
 
 pending = Table(
     "pending",
@@ -130,7 +130,7 @@ pending = Table(
     Column("mac", String(64), nullable=False),
     Column("outcome", Text),
 )
-"""A row per writer of the sequenced mode: what it asks for, and the answer (``safegen.ledger.sequencing``).
+"""A row per writer of the sequenced mode: what it asks for, and the answer (``safegen.ledger.sequencer``).
 
 No part of the record; unlogged in PostgreSQL.
 """

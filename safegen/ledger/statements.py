@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Dialect, Table, bindparam, select, tuple_
 from sqlalchemy.sql.elements import ClauseElement
 
-from safegen.ledger import pipelines
+from safegen.ledger import postgres_pipeline
 
 Values = Mapping[str, object]
 _PAGE: Final = 1000  # rows
@@ -26,10 +26,10 @@ def together(connection: Connection) -> Iterator[None]:
 
     What fails is raised at the end of the outermost block, or where an answer is asked for.
     """
-    if not pipelines.possible(connection.dialect):
+    if not postgres_pipeline.possible(connection.dialect):
         yield
         return
-    pipeline = pipelines.pipeline_of(connection)
+    pipeline = postgres_pipeline.pipeline_of(connection)
     pipeline.together += 1
     try:
         yield
@@ -41,8 +41,8 @@ def together(connection: Connection) -> Iterator[None]:
 
 def settle(connection: Connection) -> None:
     """Wait for what was sent in a block ``together`` that is open: SQLAlchemy and the driver can be used again."""
-    if pipelines.possible(connection.dialect):
-        pipelines.pipeline_of(connection).settle()
+    if postgres_pipeline.possible(connection.dialect):
+        postgres_pipeline.pipeline_of(connection).settle()
 
 
 def pages(connection: Connection, table: Table, *keys: str) -> Iterator[list[tuple[Any, ...]]]:
@@ -67,7 +67,7 @@ class Statement:
         self._order: Final[Sequence[str] | None] = compiled.positiontup
         self._given: Final[Values] = {k: v for k, v in compiled.params.items() if v is not None}  # literals
         self.numbered = ""  # with $1, $2 ... for a pipeline
-        if pipelines.possible(dialect):
+        if postgres_pipeline.possible(dialect):
             kind: Any = type(dialect)
             numbered: Any = clause.compile(dialect=kind(paramstyle="numeric_dollar"))
             self.numbered, self._places = str(numbered), numbered.positiontup
@@ -75,7 +75,7 @@ class Statement:
     def run(self, connection: Connection, values: Values | None = None) -> Any:
         """Execute it once, in the transaction that is open; return what holds the rows, such as the driver's cursor."""
         if self.numbered:
-            return pipelines.pipeline_of(connection).run(self.numbered, self._numbered_values(values or {}))
+            return postgres_pipeline.pipeline_of(connection).run(self.numbered, self._numbered_values(values or {}))
         cursor: Any = connection.connection.cursor()
         cursor.execute(self.text, self._values(values or {}))
         return cursor
@@ -86,7 +86,9 @@ class Statement:
         SQLite's driver decodes by itself first: a function of ours that it calls for every text takes longer than all
         else. Where it cannot, the file is damaged, and the rows are read once more with that function.
         """
-        if self.numbered and not pipelines.pipeline_of(connection).is_open:  # the driver reads many rows quicker
+        if (
+            self.numbered and not postgres_pipeline.pipeline_of(connection).is_open
+        ):  # the driver reads many rows quicker
             cursor: Any = connection.connection.cursor()
             with cursor:
                 cursor.execute(self.text, self._values(values or {}))
@@ -107,7 +109,9 @@ class Statement:
     def run_many(self, connection: Connection, rows: Sequence[Values]) -> None:
         """Execute it for each row; nothing is done where there is none."""
         if self.numbered:
-            pipelines.pipeline_of(connection).run_many(self.numbered, [self._numbered_values(row) for row in rows])
+            postgres_pipeline.pipeline_of(connection).run_many(
+                self.numbered, [self._numbered_values(row) for row in rows]
+            )
         elif len(rows) == 1:
             self.run(connection, rows[0])
         elif rows:

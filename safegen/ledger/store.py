@@ -10,18 +10,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from sqlalchemy import Connection, Engine, Row, Select, select
 
 from safegen.errors import LedgerError
-from safegen.ledger import bindings, likeness, merkle, schema, tiles
-from safegen.ledger.audit import audit
+from safegen.ledger import bindings, likeness_index, merkle, schema, tiles
 from safegen.ledger.bindings import Binding
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from safegen.ledger.database import connect, parse_url, reading, sqlite_path
 from safegen.ledger.entry import COLUMNS, Entry, Event, EventKind, decode_leaf, draft, event_of
+from safegen.ledger.fsck import audit
+from safegen.ledger.fsck_report import LedgerReport
 from safegen.ledger.models import checkpoints, entries, head
-from safegen.ledger.modes import Writer
 from safegen.ledger.proof import InclusionProof, TreeReader, damaged
-from safegen.ledger.report import LedgerReport
 from safegen.ledger.rows import column_faults
 from safegen.ledger.tiles import Place, Published
+from safegen.ledger.write_modes import Writer
 from safegen.ledger.writing import MOST_AT_ONCE, Receipt, parse_stored_key
 from safegen.settings import LEDGER_BUSY_SECONDS
 from safegen.types import ContentId, Json
@@ -174,12 +174,12 @@ class Ledger:
         return found[0] if found else None
 
     def find_alike(self, keys: Sequence[int], most: int) -> list[Entry]:
-        """The entries of clips whose video hashes share most of ``keys`` (``likeness.keys_of``): candidates, no answer.
+        """The entries of clips whose video hashes share most of ``keys`` (``likeness_index.keys_of``): candidates.
 
         ``most`` at most, best first; raises as ``find_content``.
         """
         with reading(self._engine) as connection:
-            indices = likeness.candidates(connection, keys, most)
+            indices = likeness_index.candidates(connection, keys, most)
         found = {e.index: e for e in self._intact(select(entries).where(entries.c.idx.in_(indices)))} if indices else {}
         return [found[index] for index in indices if index in found]
 

@@ -23,7 +23,7 @@ from safegen.errors import InputError, KeyStoreError, LedgerBusyError, LedgerDam
 from safegen.keys import wrapping
 from safegen.ledger.database import reading, writing
 from safegen.ledger.entry import Entry, Event
-from safegen.ledger.sealing import (
+from safegen.ledger.subject_encryption import (
     commit_value,
     erasures,
     field_aad,

@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError
 
-from safegen.ledger.guards import body_of
+from safegen.ledger.triggers import body_of
 
 FROM_ENTRY: Final = {
     "time": "time", "kind": "kind", "content_id": "content_id", "asset_sha256": "asset_sha256",

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import ColumnElement, Connection, Dialect, bindparam, func, literal_column, select, text, update
 
 from safegen.errors import LedgerError
-from safegen.ledger import bindings, facts, likeness, merkle, stored, subjects
+from safegen.ledger import bindings, facts, foreign_manifests, likeness_index, merkle, subjects
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, default_origin, open_checkpoint, sign_checkpoint
 from safegen.ledger.entry import COLUMNS, Draft, Event, EventKind, split_leaf
 from safegen.ledger.inserts import Insert
@@ -44,7 +44,7 @@ _ABOUT: Final = {
 }
 """Each name is sought in its own index, whatever the database makes of the rest."""
 
-_ASKING: Final = frozenset({*stored.KINDS, "erased", "expired"})
+_ASKING: Final = frozenset({*foreign_manifests.KINDS, "erased", "expired"})
 
 Row = tuple[Any, ...]
 Rows = Callable[[], list[Row]]
@@ -141,8 +141,8 @@ class Appender:
         if asking:
             settle(connection)
         for index, event in asking:  # these may refuse
-            if event.kind in stored.KINDS:
-                stored.record(connection, index, event)
+            if event.kind in foreign_manifests.KINDS:
+                foreign_manifests.record(connection, index, event)
             subjects.placed(connection, index, event)
         return [Receipt(i, made[i], note) if i in made else self._first_receipt(connection, i) for i in places]
 
@@ -214,7 +214,7 @@ class Appender:
             if event.kind == EventKind.GENERATED and "mark" in event.body:
                 binding = bindings.binding_of(index, event)
                 rows["soft_bindings"] += [] if binding is None else [binding.row()]
-                rows["hash_bands"] += likeness.rows_of(index, event)
+                rows["hash_bands"] += likeness_index.rows_of(index, event)
             rows["entry_facts"] += facts.rows_of(index, event)
             days.append(facts.day_of(time, event))
         completed = frontier.extend(digests, TILE_LEVELS)

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from safegen.errors import InputError, UnreadableMediaError, VerificationError
 from safegen.provenance.certificates import read_certificates
+from safegen.provenance.examining import Reading
 from safegen.provenance.read import find_sidecar
-from safegen.provenance.reading import Reading
 from safegen.provenance.report import clean
 from safegen.provenance.sandbox import ReadLimits
 from safegen.version import __version__

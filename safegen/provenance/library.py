@@ -13,9 +13,9 @@ import c2pa
 
 from safegen.errors import ProvenanceError
 from safegen.provenance.engine import guess_format, make_context
+from safegen.provenance.examining import LIMIT, Reading
 from safegen.provenance.manifest import Ingredient, InputFile, KeptManifest, Manifest
 from safegen.provenance.read import find_sidecar
-from safegen.provenance.reading import LIMIT, Reading
 from safegen.provenance.sandbox import ReadLimits
 from safegen.provenance.signers import CallbackSigner, Signer
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from safegen.errors import UnreadableMediaError
 from safegen.provenance.credential import Credential, CredentialState, Origin
-from safegen.provenance.reading import Reading, Report
+from safegen.provenance.examining import Reading, Report
 from safegen.provenance.report import UNTRUSTED, clean, to_credential
 from safegen.provenance.sandbox import ReadLimits
 

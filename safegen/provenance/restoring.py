@@ -23,12 +23,12 @@ from safegen.provenance.assertions import PERHAPS_AI, SAFEGEN, ActionName, Actio
 from safegen.provenance.backends import LIBRARY, Order, Signing
 from safegen.provenance.credential import CredentialState, Origin
 from safegen.provenance.engine import guess_format
+from safegen.provenance.file_signing import SignedAsset, read_back, signed_asset, write_new
 from safegen.provenance.library import report_on
 from safegen.provenance.manifest import KeptManifest, Manifest
 from safegen.provenance.read import read_credential
-from safegen.provenance.seal import Seal, Sealing, use_seal
-from safegen.provenance.sign import SignedAsset, read_back, signed_asset, write_new
 from safegen.provenance.signers import store_signer
+from safegen.provenance.signing_identity import Seal, Sealing, use_seal
 from safegen.types import LOOKS_ALG, ContentId
 
 MODE: Final = "recovered"

@@ -113,7 +113,7 @@ def main() -> None:
     """Read a task from standard input, and write the report to standard output."""
     request = json.load(sys.stdin.buffer)
     _limit(request["memory"], request["seconds"])
-    from safegen.provenance.reading import examine_whole
+    from safegen.provenance.examining import examine_whole
 
     manifest = request["manifest"]
     task = Task(

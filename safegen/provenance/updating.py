@@ -17,13 +17,13 @@ from safegen.keys import KeyStore
 from safegen.provenance.assertions import SAFEGEN, ActionName, Actions, Generation, ManifestAction
 from safegen.provenance.backends import Signing
 from safegen.provenance.credential import CredentialState, Origin
+from safegen.provenance.file_signing import SignedAsset, read_back, signed_asset, write_new
 from safegen.provenance.library import manifest_ids, media_type
 from safegen.provenance.manifest import InputFile, Manifest, Relationship
 from safegen.provenance.native.jumbf import manifests
 from safegen.provenance.read import read_credential
-from safegen.provenance.seal import Seal, use_seal
-from safegen.provenance.sign import SignedAsset, read_back, signed_asset, write_new
 from safegen.provenance.signers import store_signer
+from safegen.provenance.signing_identity import Seal, use_seal
 from safegen.types import ContentId
 
 MODE: Final = "resigned"

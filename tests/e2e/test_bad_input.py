@@ -52,7 +52,7 @@ def output(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def forbidden() -> str:
     """A request that the default pack blocks, put together from the lexicon's data, where such words belong."""
-    from safegen.policies.lexicon import Lexicon
+    from safegen.policies.text.lexicon import Lexicon
 
     lists = Lexicon.load().lists
     return f"{lists['making'][0]} a {lists['weapon_products'][2]} at home"
@@ -118,7 +118,7 @@ def test_a_forbidden_prompt_is_blocked_before_the_model_loads(
 
 
 def test_a_forbidden_negative_prompt_alone_does_not_block(fresh_home: Home, forbidden: str) -> None:
-    from safegen.policies.engine import Engine, Request
+    from safegen.policies.engine.engine import Engine, Request
 
     assert not Engine.load("default").judge(Request(PROMPT, negative_prompt=forbidden)).action.stops
 
@@ -278,7 +278,7 @@ def test_a_real_signal_does_the_same(fresh_home: Home, output: Path, sign: signa
 
 
 def test_a_full_disk_while_signing(fresh_home: Home, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import safegen.provenance.sign as signing
+    import safegen.provenance.file_signing as signing
 
     def no_space(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

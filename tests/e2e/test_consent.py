@@ -12,15 +12,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import safegen
-from safegen.consent import read_consent
-from safegen.consent_trust import revoke, trust_signer
+from safegen.consent.record import read_consent
+from safegen.consent.trust import revoke, trust_signer
 from safegen.errors import BlockedError, InputError
 from safegen.keys import KeyStore
 from safegen.ledger import Ledger
 from safegen.ledger.subjects import Personal
 from safegen.settings import Home
 from tests.e2e.conftest import SMALL
-from tests.unit.consent_samples import DAY, NOW, SUBJECT, altered, write, write_key
+from tests.unit.consent.consent_samples import DAY, NOW, SUBJECT, altered, write, write_key
 from tests.unit.in_process import InProcess
 
 PROMPT = f"{SUBJECT} walks along a beach at sunset"
@@ -123,7 +123,7 @@ def test_a_record_that_does_not_hold_leaves_the_review(agency: Home, tmp_path: P
 
 
 def test_a_record_never_lifts_a_block(agency: Home, tmp_path: Path) -> None:
-    from safegen.policies.lexicon import Lexicon
+    from safegen.policies.text.lexicon import Lexicon
 
     record = write(tmp_path / "a.consent", KEY)
     prompt = f"{PROMPT}, {Lexicon.load().lists['undress_tools'][0]}"

@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 import safegen
+from safegen.generation.request import Generated
 from safegen.generators import load, resolve, sample
 from safegen.keys import KeyStore
 from safegen.ledger import Ledger
 from safegen.media import encode_video, read_clip
-from safegen.request import Generated
 from safegen.settings import Home
 from safegen.types import Finding, Verdict
 from tests.e2e.conftest import ffmpeg
@@ -71,7 +71,7 @@ def assert_copied(verdict: Verdict, one: Generated) -> None:
 
 
 def test_the_ledger_holds_the_fingerprint_of_what_was_released(one: Generated, own_home: Home) -> None:
-    from safegen.watermark.fingerprint import Fingerprint, fingerprint
+    from safegen.watermark.fingerprint.fingerprint import Fingerprint, fingerprint
 
     with Ledger.open(own_home.ledger_url, create=False, read_only=True) as ledger:
         body = ledger.get(one.entry).body

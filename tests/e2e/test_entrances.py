@@ -15,13 +15,13 @@ from safegen.errors import BlockedError
 from safegen.generators import load, resolve
 from safegen.ledger import Ledger
 from safegen.media import probe, read_clip
-from safegen.policies.engine import FRAME_CLASSIFIERS
-from safegen.policies.lexicon import Lexicon
+from safegen.policies.engine.engine import FRAME_CLASSIFIERS
+from safegen.policies.text.lexicon import Lexicon
 from safegen.settings import Home
 from tests.e2e.conftest import PROMPT, SMALL
 from tests.e2e.test_consent import assertions
 from tests.e2e.test_protect import CALL
-from tests.unit.test_policies_frames import Says
+from tests.unit.policies.test_frames import Says
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from safegen.ledger import Ledger
 from safegen.settings import Home
 from tests.e2e.conftest import SMALL
 from tests.unit.in_process import InProcess
-from tests.unit.privacy_samples import raw
+from tests.unit.privacy.privacy_samples import raw
 
 SUBJECT = "account:4711"
 PROMPT = "a wooden boat on a quiet lake at dawn"

@@ -17,7 +17,7 @@ from safegen.errors import BlockedError, InputError
 from safegen.generators import Card, load, resolve
 from safegen.ledger import Ledger
 from safegen.ledger.entry import Entry
-from safegen.policies.probes import SHIPPED
+from safegen.policies.probes.probe_set import SHIPPED
 from safegen.settings import Home
 from safegen.types import Action
 from tests.e2e.conftest import Shell

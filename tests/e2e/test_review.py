@@ -15,12 +15,12 @@ from safegen.errors import BlockedError
 from safegen.keys import KeyStore
 from safegen.ledger import Ledger
 from safegen.ledger.subjects import Personal
-from safegen.policies.engine import FRAME_CLASSIFIERS
-from safegen.reviewing import Reviews
+from safegen.policies.engine.engine import FRAME_CLASSIFIERS
+from safegen.review.queue import Reviews
 from safegen.settings import Home
 from tests.e2e.conftest import SMALL
 from tests.unit.in_process import InProcess
-from tests.unit.test_policies_frames import Says
+from tests.unit.policies.test_frames import Says
 
 PROMPT = "Ada Wong walks along a beach at sunset"
 
@@ -88,7 +88,7 @@ def stop(home: Home, prompt: str, policy: str | Path, tmp_path: Path) -> dict[st
 def test_texts_are_kept_where_the_pack_wants_them_and_never_of_minors(
     fresh_home: Home, clear_pack: Path, tmp_path: Path
 ) -> None:
-    from safegen.policies.lexicon import Lexicon
+    from safegen.policies.text.lexicon import Lexicon
 
     assert PROMPT not in json.dumps(stop(fresh_home, PROMPT, clear_pack, tmp_path))
     assert PROMPT not in json.dumps(stop(fresh_home, PROMPT, "eu", tmp_path))

@@ -11,7 +11,7 @@ import pytest
 from safegen.keys import KeyStore
 from safegen.settings import Home
 from tests.e2e.conftest import PROMPT, SMALL, Made, Shell
-from tests.unit.pki_samples import TimeStampAuthority
+from tests.unit.provenance.pki_samples import TimeStampAuthority
 
 
 def failed(printed: dict[str, Any]) -> dict[str, str]:

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safegen.errors import ConfigError
-from safegen.policies.engine_rewriting import rewrite_prompt
-from safegen.policies.normalise import views_of
-from safegen.policies.pack import Rule, load_pack
-from safegen.policies.pack_diff import compare_rules
-from safegen.policies.pack_merging import THRESHOLDS, strictest
+from safegen.policies.engine.rewriting import rewrite_prompt
+from safegen.policies.pack.diff import compare_rules
+from safegen.policies.pack.loading import Rule, load_pack
+from safegen.policies.pack.merging import THRESHOLDS, strictest
+from safegen.policies.text.views import views_of
 
 LEVEL = st.integers(1, 20).map(lambda n: n / 20)
 _DEFAULT = load_pack("default")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safegen.errors import InputError
-from safegen.policies.engine import Engine, Request
-from safegen.policies.normalise import fold, fold_character, views_of
+from safegen.policies.engine.engine import Engine, Request
+from safegen.policies.text.views import fold, fold_character, views_of
 from safegen.types import Action
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=200)

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from safegen.resolution.app import make_app
-from safegen.resolution.holders import SCOPES, Holder
-from safegen.resolution.limits import ServiceSettings
-from safegen.resolution.openapi import document
+from safegen.service.app import make_app
+from safegen.service.holders import SCOPES, Holder
+from safegen.service.limits import ServiceSettings
+from safegen.service.openapi import document
 from safegen.settings import Home
-from tests.unit.recovery_samples import record
+from tests.unit.recovery.recovery_samples import record
 
 EXAMPLES = 12
 READ = {"/matches/byContent": 1, "/matches/byReference": 8, "/manifests": EXAMPLES}

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from safegen.errors import SafegenError, WatermarkError
 from safegen.watermark.base import MarkStatus
-from safegen.watermark.extraction import extract_frames
-from safegen.watermark.reading import MAX_ASPECT
+from safegen.watermark.clip.extraction import extract_frames
+from safegen.watermark.clip.reading import MAX_ASPECT
 from tests.marked_clips import key_of
 
 KINDS = ("noise", "constant", "still", "flash", "stripes", "black and white")

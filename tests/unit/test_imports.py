@@ -28,7 +28,7 @@ def test_the_command_line_loads_nothing_heavy() -> None:
 
 
 def test_judging_a_prompt_needs_no_model_library() -> None:
-    code = "from safegen.policies.engine import Engine; Engine.load().judge_many(['a red ball'])"
+    code = "from safegen.policies.engine.engine import Engine; Engine.load().judge_many(['a red ball'])"
     assert loaded_by(code) & {"torch", "diffusers", "transformers", "cv2"} == set()
 
 

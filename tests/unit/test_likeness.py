@@ -18,17 +18,17 @@ from safegen.likeness import LIMIT, find_by_hash, find_by_pictures
 from safegen.media import encode_video, read_clip
 from safegen.media.video_hash import VideoHash
 from safegen.provenance.backends import BACKENDS, Signing
+from safegen.provenance.file_signing import sign_file
 from safegen.provenance.manifest import SoftBinding
 from safegen.provenance.read import read_credential
-from safegen.provenance.sign import sign_file
-from safegen.recovery import Found, Outcome, find, recover
+from safegen.recovery.recover import Found, Outcome, find, recover
 from safegen.settings import Home
 from safegen.types import LOOKS_ALG as ALG
 from safegen.types import Clip
-from safegen.verification import verify
+from safegen.verification.verifier import verify
 from tests.marked_clips import clip
-from tests.unit.provenance_samples import ffmpeg, make_spec
-from tests.unit.recovery_samples import Recorded, record
+from tests.unit.provenance.provenance_samples import ffmpeg, make_spec
+from tests.unit.recovery.recovery_samples import Recorded, record
 
 OTHERS = range(20, 32)
 
@@ -62,7 +62,7 @@ def found(made: Recorded, bare: Path) -> Found:
 @pytest.fixture
 def known(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking for the mark takes longest, and that there is none in the bare copy is known by now."""
-    monkeypatch.setattr("safegen.recovery.verify", lambda *_, **__: found.verdict)
+    monkeypatch.setattr("safegen.recovery.recover.verify", lambda *_, **__: found.verdict)
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_both_measures_must_agree(home: Home, bare: Path, kept: Any) -> None:
 
 
 def test_a_hash_that_another_clips_fingerprint_contradicts(home: Home, bare: Path) -> None:
-    from safegen.watermark.fingerprint import fingerprint
+    from safegen.watermark.fingerprint.fingerprint import fingerprint
 
     change(home, fingerprint=fingerprint(clip(40, 33, 96, 128)).hex())
     assert looked_up(home, bare) == 0

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safegen.types import ContentId
-from safegen.watermark import ecc, extraction, pattern, still_carrier
+from safegen.watermark import ecc
+from safegen.watermark.clip import extraction, pattern
 from safegen.watermark.payload import Payload, pack, to_bits
+from safegen.watermark.still import carrier
 
 KEYS = [bytes(range(32)), bytes(32), b"\xff" * 32]
 IDS = ["0123456789abcdef", "0000000000000000", "ffffffffffffffff"]
@@ -79,7 +81,7 @@ def main() -> None:
     signs, carried = laid(KEYS[0], nonce)
     every = [laid(KEYS[0], n) for n in range(pattern.NONCES)]
     shape = (48, 7, 12, 12)
-    still = still_carrier.place(KEYS[0], shape)
+    still = carrier.place(KEYS[0], shape)
     mark = Payload(ContentId(IDS[0]))
     frames = paint(coefficients(mark, KEYS[0]), **CLIP)
     found = extraction.extract_frames(frames, KEYS[0], look=False)

@@ -1,0 +1,1 @@
+"""Guards of others: models and services that judge texts beside what ships."""

@@ -1,0 +1,1 @@
+"""Policy packs: read, merged, checked, compared and tried on their own examples."""

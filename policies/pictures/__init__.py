@@ -1,0 +1,1 @@
+"""What judges pictures: NudeNet, rules over pictures and words together, and repair."""

@@ -1,0 +1,1 @@
+"""What judges texts: their views, the lexicon, names of people, languages, the trained classifier."""

@@ -1,0 +1,1 @@
+"""How the shipped text classifier and probes are trained. Nothing at run time imports it."""

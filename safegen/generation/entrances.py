@@ -1,0 +1,200 @@
+"""What a call hands to a pipeline, sorted by whether it can be judged: every argument is an entrance for content.
+
+Texts and pictures are judged wherever they hide, by their type and not by their name. Tensors that stand for texts are
+accepted with a token that says safegen made them (``safegen.generation.embeddings``). What is left (latents, other
+tensors, objects that nobody knows) cannot be judged, and is refused: a new pipeline's new argument is closed until it
+is known. What the pipeline gets are copies of what was judged, so that nothing can change in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import numbers
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from safegen.errors import InputError
+from safegen.types import Clip, Json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RESERVED: Final[Mapping[str, str]] = {"generator": "seed=", "output_type": "output="}
+"""Arguments that safegen sets itself, and what to use instead."""
+
+MAX_PICTURES: Final = 1024
+MAX_NUMBERS: Final = 4096
+_MAX_DEPTH: Final = 4
+
+_EMBEDDING = re.compile(r"embed|attention_mask|cu_seqlens|text_ids")
+_PICTURE = re.compile(r"image|video|frame|mask|picture|photo|pose|control|background|reference")
+_MOVING = re.compile(r"video|frames")
+
+
+@dataclass(slots=True)
+class Entrances:
+    """One call's arguments, sorted. ``call`` is what the pipeline gets, with copies in place of pictures."""
+
+    call: dict[str, Any] = field(default_factory=dict)
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    clips: list[tuple[str, Clip]] = field(default_factory=list)
+    embeddings: dict[str, Any] = field(default_factory=dict)
+    unjudgeable: list[str] = field(default_factory=list)
+    plain: list[tuple[str, str]] = field(default_factory=list)  # numbers and switches, as Python writes them
+
+    def describe(self) -> list[Json]:
+        """Return what was judged beside the prompts, as a record holds it: names and digests, nothing in clear."""
+        said: list[Json] = [{"name": name, "kind": "text"} for name, _ in self.texts]
+        for name, clip in self.clips:
+            said.append({"name": name, "kind": "pictures", "sha256": digest_pixels(clip.frames)})
+        return said + [{"name": name, "kind": "embeddings"} for name in sorted(self.embeddings)]
+
+
+def sort_call(call: Mapping[str, Any], fps: float) -> Entrances:
+    """Return the arguments of a call, sorted; ``fps`` is the rate at which clips among them are drawn.
+
+    Raises InputError for arguments that safegen sets itself, and for pictures that cannot be read or are too many.
+    """
+    for name, instead in RESERVED.items():
+        if call.get(name) is not None:
+            raise InputError(f"{name} cannot be given to a protected pipeline.", remedy=f"Use {instead}.")
+    sorting = _Sorting(Entrances(), fps)
+    for name, value in call.items():
+        sorting.out.call[name] = sorting.argument(name, value)
+    return sorting.out
+
+
+@dataclass(frozen=True, slots=True)
+class _Sorting:
+    out: Entrances
+    fps: float
+    numbers: list[int] = field(default_factory=lambda: [0])  # of one argument, counted so far
+
+    def argument(self, name: str, value: Any) -> Any:
+        self.numbers[0] = 0
+        if _EMBEDDING.search(name) and not _is_plain(value):
+            self.out.embeddings[name] = value
+            return value
+        if name == "callback_on_step_end" and callable(value):
+            return _latents_only(value)
+        return self._value(name, name, value, 0)
+
+    def _value(self, where: str, name: str, value: Any, depth: int) -> Any:
+        """Sort one value; ``where`` is its full name, ``name`` the last part that is one."""
+        if _is_plain(value):
+            self.numbers[0] += _count_numbers(value, 0)
+            if self.numbers[0] > MAX_NUMBERS:  # many short lists are one long one
+                self.out.unjudgeable.append(where)
+            self.out.plain.append((where, repr(value)))
+            return value
+        if isinstance(value, Path) or (isinstance(value, str) and _PICTURE.search(name) and _is_file(value)):
+            return self._pictures(where, name, _read_pictures(Path(value)))
+        if isinstance(value, str):
+            self.out.texts.append((where, value))
+            return value
+        pictures = _as_pictures(where, value)
+        if pictures is not None:
+            return self._pictures(where, name, pictures, single=not isinstance(value, list | tuple))
+        if depth < _MAX_DEPTH:
+            deeper = depth + 1
+            if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+                return {key: self._value(f"{where}.{key}", key, item, deeper) for key, item in value.items()}
+            if isinstance(value, list | tuple):
+                items = [self._value(where, name, item, deeper) for item in value]
+                return items if isinstance(value, list) else tuple(items)
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+                return dataclasses.replace(
+                    value, **{n: self._value(f"{where}.{n}", n, v, deeper) for n, v in parts.items()}
+                )
+        self.out.unjudgeable.append(where)
+        return value
+
+    def _pictures(self, where: str, name: str, pictures: list[Any], *, single: bool = False) -> Any:
+        import numpy as np
+
+        if len(pictures) > MAX_PICTURES:
+            raise InputError(f"{where} has {len(pictures)} pictures; the limit is {MAX_PICTURES}")
+        try:
+            copies = [picture.copy() for picture in pictures]
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for files that it opened unread
+            raise InputError(f"a picture in {where} cannot be read: {error}") from error
+        moving = len(copies) > 1 and bool(_MOVING.search(name))
+        groups: dict[tuple[int, int], list[NDArray[np.uint8]]] = {}
+        for picture in copies:
+            groups.setdefault(picture.size, []).append(np.asarray(picture.convert("RGB"), np.uint8))
+        for frames in groups.values():
+            self.out.clips.append((where, Clip(np.stack(frames), self.fps if moving else 0.0)))
+        return copies[0] if single and len(copies) == 1 else copies
+
+
+def _is_plain(value: Any) -> bool:
+    """Numbers, switches and short lists of numbers: schedules, sizes, places. Too little to hold a picture."""
+    return _count_numbers(value, 0) <= MAX_NUMBERS
+
+
+def _count_numbers(value: Any, depth: int) -> int:
+    if value is None or isinstance(value, numbers.Number):
+        return 1
+    if isinstance(value, list | tuple) and depth < 2:
+        return sum(min(_count_numbers(item, depth + 1), MAX_NUMBERS + 1) for item in value[: MAX_NUMBERS + 1])
+    return MAX_NUMBERS + 1
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return len(text) < 4096 and Path(text).expanduser().is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _read_pictures(path: Path) -> list[Any]:
+    from PIL import Image
+
+    from safegen.media import read_clip
+
+    return [Image.fromarray(frame) for frame in read_clip(path.expanduser(), max_frames=MAX_PICTURES).frames]
+
+
+def _as_pictures(where: str, value: Any) -> list[Any] | None:
+    """Return a value's pictures as PIL images: one, a list of them, or uint8 RGB arrays; None where it holds none."""
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(value, list | tuple):
+        found = [_as_pictures(where, item) for item in value]
+        if not value or any(pictures is None or len(pictures) != 1 for pictures in found):
+            return None
+        return [pictures[0] for pictures in found if pictures]
+    if isinstance(value, Image.Image):
+        return [value]
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and 0 not in value.shape:
+        if value.ndim in (3, 4) and value.shape[-1] == 3:
+            frames = value if value.ndim == 4 else value[None]
+            if len(frames) > MAX_PICTURES:
+                raise InputError(f"{where} has {len(frames)} pictures; the limit is {MAX_PICTURES}")
+            return [Image.fromarray(frame) for frame in frames]
+        if value.ndim == 2:
+            return [Image.fromarray(value)]
+    return None
+
+
+def _latents_only(callback: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """The caller's step callback, of which the pipeline takes back latents alone: it would take embeddings as well."""
+
+    def call(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        returned = callback(pipe, step, timestep, dict(tensors))
+        latents = returned.get("latents") if isinstance(returned, Mapping) else None
+        return tensors if latents is None else {**tensors, "latents": latents}
+
+    return call
+
+
+def digest_pixels(frames: NDArray[np.uint8]) -> str:
+    """SHA-256 (hex) over pictures' shape and pixels, uint8 [T, H, W, 3]."""
+    shape = "x".join(str(n) for n in frames.shape)
+    return hashlib.sha256(shape.encode() + b"\0" + frames.tobytes()).hexdigest()

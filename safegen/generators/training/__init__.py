@@ -1,0 +1,1 @@
+"""Training probes of a user's own model (extra ``train``)."""

@@ -1,0 +1,337 @@
+"""Finding the credential that was kept for a clip, by its mark or else its looks, and giving it back to the file.
+
+    from safegen.recovery.recover import recover
+
+    done = recover(Path("stripped.mp4"), Path("restored.mp4"))
+
+A platform that strips metadata strips the C2PA manifest and leaves the mark. The mark names the clip, the ledger has
+its fingerprint and the hash of its manifest, and this home has kept the manifest itself. Where the mark is gone too,
+the ledger is searched for clips that look like the file (``safegen.likeness``). What is written is an honest claim
+about a new asset (``safegen.provenance.restoring``), never the claim that these bytes are the ones that were signed; it
+is recorded in the ledger, and ``safegen verify`` answers ``recovered`` for it, or ``inconclusive`` where likeness alone
+led to it. See docs/recovery.md.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safegen.errors import InputError, LedgerDamagedError, LedgerError
+from safegen.files import Target
+from safegen.release.recording import record_and_place
+from safegen.settings import MARK_FRAMES, Home
+from safegen.types import LOOKS_ALG, Basis, ContentId, Finding, Json, Progress, Status, Verdict, soft_binding_alg
+from safegen.verification.verifier import Verifier, verify
+
+if TYPE_CHECKING:
+    from safegen.ledger import Entry
+    from safegen.likeness import Likeness
+
+
+class Outcome(StrEnum):
+    """How a look-up ended. From ``no_mark`` to ``damaged`` there is nothing to give."""
+
+    FOUND = "found"
+    RESTORED = "restored"
+    NO_MARK = "no_mark"
+    COPIED = "copied"
+    UNRECORDED = "unrecorded"
+    NOT_KEPT = "not_kept"
+    DAMAGED = "damaged"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a file leads to. The manifest store (JUMBF bytes), its URN and ``alg`` are there if it was found.
+
+    ``compared`` is whether the pictures were compared with the clip's fingerprint, and ``similarity`` how well they
+    agree, 0 to 100: found without it means that the mark alone names the clip. ``alike`` are the clips that the file
+    looks like, looked for where no mark names one: found with it means that likeness alone names the clip.
+    """
+
+    outcome: Outcome
+    summary: str
+    verdict: Verdict
+    content_id: ContentId | None = None
+    entry: int | None = None
+    alg: str = ""
+    manifest: bytes = b""
+    manifest_id: str = ""
+    compared: bool = False
+    similarity: int | None = None
+    alike: tuple[Likeness, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What ``recover`` did. All from ``output`` on is set where something was written; ``recovered`` is what was kept.
+
+    ``alg`` is that of the mark or of the looks by which it was found.
+    """
+
+    outcome: Outcome
+    summary: str
+    content_id: ContentId | None
+    output: Path | None = None
+    sidecar: Path | None = None
+    manifest_id: str = ""
+    recovered: str = ""
+    entry: int | None = None
+    alg: str = ""
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the result as plain JSON values, in the documented shape."""
+        return {
+            "outcome": str(self.outcome),
+            "summary": self.summary,
+            "content_id": self.content_id,
+            "output": None if self.output is None else str(self.output),
+            "sidecar": None if self.sidecar is None else str(self.sidecar),
+            "manifest_id": self.manifest_id or None,
+            "recovered_manifest_id": self.recovered or None,
+            "entry": self.entry,
+            "alg": self.alg or None,
+        }
+
+
+def find(path: Path, *, home: Home | None = None, progress: Progress | None = None) -> Found:
+    """Look up the manifest kept for the clip that ``path``'s mark names. Writes nothing, touches no network.
+
+    Where no mark names one, it is that of the clip that ``path`` looks like, if there is one and no second. A copied
+    mark, a mark of nobody's and an entry that does not hold are outcomes. Raises InputError if there is no file that
+    can be decoded.
+    """
+    home = home or Home.default()
+    verdict = verify(path, home=home, progress=progress)
+    mark, ledger = _finding(verdict, Basis.WATERMARK), _finding(verdict, Basis.LEDGER)
+    named = _named(mark)
+
+    def ended(outcome: Outcome, summary: str) -> Found:
+        return Found(outcome, summary, verdict, named)
+
+    if mark.status is Status.FAIL:
+        return ended(Outcome.COPIED, mark.summary)
+    if mark.status is Status.ABSENT:
+        return _by_looks(path, home, ended(Outcome.NO_MARK, mark.summary))
+    if mark.status is Status.INCONCLUSIVE:
+        return _by_looks(path, home, ended(Outcome.UNDECIDED, mark.summary))
+    if mark.status is not Status.PASS or named is None:
+        return ended(Outcome.UNDECIDED, mark.summary)
+    if verdict.content_id != named:
+        return ended(Outcome.DAMAGED, "The file's credential and its mark name different clips.")
+    found = _recorded(ended(Outcome.FOUND, ""), ledger, verdict.entry)
+    return _by_mark(found, mark, home) if found.outcome is Outcome.FOUND else found
+
+
+def recover(
+    path: Path,
+    output: Path,
+    *,
+    sidecar: bool = False,
+    force: bool = False,
+    home: Home | None = None,
+    progress: Progress | None = None,
+) -> Recovery:
+    """Give the stripped file ``path`` its credential back, as ``output``: signed by this home and recorded.
+
+    With ``sidecar`` the manifest goes into ``<output's name>.c2pa`` and ``output`` is an exact copy of ``path`` (or
+    ``path`` itself, which then is left alone). What cannot be given back is an outcome; then nothing is written. Raises
+    InputError if ``path`` cannot be decoded or carries a credential of its own, or ``output`` cannot be written;
+    KeyStoreError, ProvenanceError or LedgerError if signing or recording fails, and leaves nothing.
+    """
+    home = home or Home.default()
+    path, output = Path(path).expanduser(), Path(output).expanduser()
+    target, beside = _targets(path, output, sidecar=sidecar, force=force)
+    found = find(path, home=home, progress=progress)
+    credential = _finding(found.verdict, Basis.METADATA)
+    if credential.status is not Status.ABSENT:
+        raise InputError(
+            f"{path} carries a credential of its own, which recovery would hide: {credential.summary}",
+            remedy="`safegen verify` judges it. If it is damaged, recover from a copy without it (ffmpeg -c copy).",
+        )
+    if found.outcome is Outcome.FOUND and not found.compared:
+        # The mark could be a copied one. What would have told could not be done, so nothing is signed.
+        why = "The mark names a clip, but its pictures could not be compared with this file's."
+        found = replace(found, outcome=Outcome.UNDECIDED, summary=why)
+    if found.outcome is not Outcome.FOUND:
+        return Recovery(found.outcome, found.summary, found.content_id)
+    return _restore(path, found, target, beside, home)
+
+
+def _finding(verdict: Verdict, basis: Basis) -> Finding:
+    return next(f for f in verdict.findings if f.basis is basis)
+
+
+def _named(mark: Finding) -> ContentId | None:
+    value = mark.evidence.get("content_id")
+    return ContentId(value) if isinstance(value, str) else None
+
+
+def _recorded(found: Found, ledger: Finding, entry: int | None) -> Found:
+    """Add the entry, if its finding holds; else say what is wrong with it."""
+    if ledger.status is Status.PASS and entry is not None:
+        return replace(found, entry=entry)
+    wrong = {Status.ABSENT: Outcome.UNRECORDED, Status.FAIL: Outcome.DAMAGED}
+    return replace(found, outcome=wrong.get(ledger.status, Outcome.UNDECIDED), summary=ledger.summary)
+
+
+def _by_mark(found: Found, mark: Finding, home: Home) -> Found:
+    found = _kept(found, home)
+    if found.outcome is not Outcome.FOUND:
+        return found
+    pictures = mark.evidence.get("pictures")
+    same = pictures if isinstance(pictures, Mapping) and pictures.get("same") is True else None
+    return replace(
+        found,
+        summary=f"The mark names clip {found.content_id} of ledger entry {found.entry}, whose manifest is kept.",
+        alg=soft_binding_alg(str(mark.evidence.get("scheme"))),
+        compared=same is not None,
+        similarity=None if same is None else _similarity(same),
+    )
+
+
+def _by_looks(path: Path, home: Home, unmarked: Found) -> Found:
+    """Look for the clip that the file looks like; ``unmarked`` is the answer where there is none."""
+    from safegen.ledger import Ledger
+    from safegen.likeness import find_by_pictures
+    from safegen.media import read_clip
+
+    if not home.keys.exists():
+        return unmarked  # it has made nothing
+    try:
+        with Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
+            alike = find_by_pictures(read_clip(path, max_frames=MARK_FRAMES, tolerant=True), ledger)
+    except LedgerDamagedError as error:
+        return replace(unmarked, outcome=Outcome.DAMAGED, summary=f"The ledger contradicts itself: {error}.")
+    except LedgerError as error:
+        why = f"{unmarked.summary} The ledger could not be searched for clips that look like it: {error}."
+        return replace(unmarked, outcome=Outcome.UNDECIDED, summary=why)
+    if not alike:
+        return unmarked
+    if len(alike) > 1:
+        entries = ", ".join(str(each.entry) for each in alike[:5])
+        why = f"{unmarked.summary} Several recorded clips look like it, of ledger entries {entries}."
+        return replace(unmarked, outcome=Outcome.UNDECIDED, summary=why, alike=alike)
+    [only] = alike
+    finding, entry = Verifier(home).look_up(path, only.content_id)
+    found = replace(unmarked, outcome=Outcome.FOUND, content_id=only.content_id, alike=alike)
+    found = _recorded(found, finding, entry)
+    if found.outcome is Outcome.FOUND:
+        found = _kept(found, home)
+    if found.outcome is not Outcome.FOUND:
+        return found
+    summary = (
+        f"No mark names a clip, but the pictures look like those of clip {only.content_id} of ledger entry {entry},"
+        " whose manifest is kept. That is likeness, and no proof of origin."
+    )
+    return replace(found, summary=summary, alg=LOOKS_ALG, compared=True, similarity=only.similarity)
+
+
+def _kept(found: Found, home: Home) -> Found:
+    """Add the manifest kept for the clip, where it is the one that the ledger recorded."""
+    from safegen.ledger import Ledger
+    from safegen.provenance.kept_manifests import load_manifest
+
+    assert found.content_id is not None and found.entry is not None  # noqa: S101, PT018 - the caller has found both
+    with Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
+        entry = ledger.get(found.entry)
+    manifest = load_manifest(home, found.content_id)
+    if manifest is None:
+        return replace(found, outcome=Outcome.NOT_KEPT, summary="The manifest of this clip is no longer kept here.")
+    if hashlib.sha256(manifest).hexdigest() != entry.event.manifest_sha256:
+        summary = "The manifest kept for this clip is not the one that the ledger recorded."
+        return replace(found, outcome=Outcome.DAMAGED, summary=summary)
+    return replace(found, manifest=manifest, manifest_id=_manifest_id(entry))
+
+
+def _manifest_id(entry: Entry) -> str:
+    named = entry.body.get("manifest_id")
+    if not isinstance(named, str):
+        raise LedgerError(f"entry {entry.index} names no manifest", remedy="It was written by something else.")
+    return named
+
+
+def _similarity(pictures: Mapping[str, Json]) -> int:
+    """The share of the clip's contrast that the file's pictures explain, in percent."""
+    shares = [share for name in ("luma", "chroma") if isinstance(share := pictures.get(name), int | float)]
+    return max(0, min(100, round(100 * (1 - max(shares, default=1.0)))))
+
+
+def _targets(path: Path, output: Path, *, sidecar: bool, force: bool) -> tuple[Target | None, Target | None]:
+    """Where the file and the sidecar go, checked; None for what is not written."""
+    if output.suffix.lower() != path.suffix.lower():
+        raise InputError(
+            f"The output {output.name} does not end in {path.suffix}, as the file itself does.",
+            remedy="Recovery changes no format: give the output the same ending.",
+        )
+    same = output.exists() and path.exists() and output.samefile(path)
+    if same and not sidecar:
+        raise InputError("The output is the file itself.", remedy="Choose another name, or write a --sidecar.")
+    target = None if same else Target.check(output, suffix=path.suffix.lower(), force=force)
+    beside = Target.check(output.with_suffix(".c2pa"), suffix=".c2pa", force=force) if sidecar else None
+    return target, beside
+
+
+def _restore(path: Path, found: Found, target: Target | None, beside: Target | None, home: Home) -> Recovery:
+    from safegen.keys import KeyStore
+    from safegen.ledger import Event, EventKind, Ledger
+    from safegen.provenance.restoring import Restoration, restore_file
+    from safegen.provenance.signing_identity import Seal
+    from safegen.provenance.trust import Trust
+
+    assert found.content_id is not None  # noqa: S101 - it was found by it
+    keys = KeyStore.load(home)
+    seal = Seal.of(home, keys)
+    anchors = Trust.of(home, (keys, *KeyStore.retired(home))).own_anchors_pem
+    what = Restoration(found.content_id, (found.alg,), dt.datetime.now(dt.UTC))
+    final = path if target is None else target.path
+    # Named so that the sidecar is found beside the scratch copy, as it will be beside the finished file.
+    scratch = final if target is None else final.with_name(f".{final.stem}.{secrets.token_hex(4)}{final.suffix}")
+    waiting = None if beside is None else scratch.with_suffix(".c2pa")
+    try:
+        with Ledger.open(
+            home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name, busy_seconds=home.ledger_busy_seconds
+        ) as ledger:
+            signed = restore_file(
+                path, scratch, found.manifest, what, keys, anchors_pem=anchors, seal=seal, sidecar=waiting
+            )
+            body: dict[str, Json] = {
+                "manifest_id": signed.manifest_id,
+                "recovered_manifest_id": found.manifest_id,
+                "recovered_entry": found.entry,
+                "alg": found.alg,
+                "sidecar": beside is not None,
+                "signature": dict(signed.signature),
+            }
+            event = Event(
+                kind=EventKind.RECOVERED,
+                content_id=found.content_id,
+                body=body,
+                asset_sha256=signed.sha256,
+                manifest_sha256=hashlib.sha256(signed.manifest_bytes).hexdigest(),
+            )
+
+            def place() -> None:
+                if waiting is not None and beside is not None and waiting != beside.path:
+                    beside.place(waiting)
+                if target is not None:
+                    target.place(scratch)
+
+            receipt = record_and_place(ledger, event, place)
+    except BaseException:
+        for leftover in (None if target is None else scratch, waiting):
+            if leftover is not None:
+                leftover.unlink(missing_ok=True)
+        raise
+    return Recovery(
+        Outcome.RESTORED, found.summary, found.content_id, final, None if beside is None else beside.path,
+        signed.manifest_id, found.manifest_id, receipt.index, found.alg,
+    )  # fmt: skip

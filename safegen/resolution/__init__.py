@@ -1,5 +1,0 @@
-"""The C2PA Soft Binding Resolution API (v2.4) over this home's ledger and manifests, and a client for such services.
-
-``safegen.resolution.app`` makes the ASGI application (extra ``server``), ``safegen.resolution.client`` asks one.
-docs/recovery.md says what is served and to whom.
-"""

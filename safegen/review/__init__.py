@@ -1,0 +1,1 @@
+"""What waits for a person: requests that a policy neither allows nor blocks."""

@@ -1,0 +1,376 @@
+"""What can be known of a file: credential, mark, ledger and passive detector, and one verdict from them.
+
+    import safegen
+
+    verdict = safegen.verify("clip.mp4")
+
+The steps, in order. Steps (3) and (5) need torch or take longest and can be left out (``neural=False``); what was left
+out or could not run is a finding of its own and never counts as passed (ADR 0004):
+
+ (1) the file is there and some of it can be decoded: else InputError, no verdict;
+ (2) C2PA: a credential is there or not, intact or not, and signed by this home or by someone else;
+ (3) mark: the blind extractors read the frames under this home's watermark keys; where they name a clip, what is to be
+     seen is compared with the fingerprint that the ledger holds of it, since a mark can be copied;
+ (4) ledger: the entry that credential or mark names is intact, lies under the signed checkpoint and fits the file;
+     where the credential is gone, the manifest kept for that entry is validated in its place;
+ (5) passive detector: a hint for people, which no verdict rests on;
+ (6) the verdict, by the rules of ``_decide``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
+from safegen.settings import MARK_FRAMES, Home
+from safegen.types import LOOKS_ALG, Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
+from safegen.verification.mark_reading import Mark, MarkReader, not_run
+
+if TYPE_CHECKING:
+    from safegen.keys import KeyStore
+    from safegen.ledger import Entry, Ledger
+    from safegen.provenance.credential import Credential
+
+
+def verify(
+    path: str | Path,
+    *,
+    neural: bool = True,
+    fragments: Sequence[str | Path] = (),
+    home: Home | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Check ``path`` against this home's keys and ledger and return the verdict with its findings.
+
+    ``fragments`` are segments, in order, that follow ``path`` as their initialisation segment (DASH, CMAF): the
+    credential is validated with each, and the pictures are those of all together. Never touches the network and never
+    writes but temporary files. A negative verdict is a result. Raises InputError (of which UnreadableMediaError is one)
+    if there is no file that can be decoded.
+    """
+    verifier = Verifier(home or Home.default(), neural=neural, progress=progress)
+    return verifier.verify(Path(path), tuple(map(Path, fragments)))
+
+
+def key_stores(home: Home) -> tuple[tuple[KeyStore, ...], str]:
+    """Return a home's key stores, retired ones last, or none and why."""
+    from safegen.keys import KeyStore
+
+    try:
+        return (KeyStore.load(home, purpose="verify"), *KeyStore.retired(home)), ""
+    except KeyStoreError as error:
+        return (), str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Metadata:
+    """Outcome of step (2). ``ours``: intact and signed under this home's root."""
+
+    finding: Finding
+    credential: Credential | None = None
+    ours: bool = False
+
+
+class Verifier:
+    """The steps of the module's docstring over one home. Holds no file open between calls."""
+
+    def __init__(self, home: Home, *, neural: bool = True, progress: Progress | None = None) -> None:
+        self._home = home
+        self._neural = neural
+        self._progress: Progress = progress or (lambda _stage, _done, _total: None)
+
+    def verify(self, path: Path, fragments: tuple[Path, ...] = ()) -> Verdict:
+        """Run all steps on one file, or on an initialisation segment with its fragments."""
+        if not fragments:
+            return self._verify(path, path, ())
+        from safegen.media.fragments import joined
+
+        with joined(path, fragments) as media:
+            return self._verify(media, path, fragments)
+
+    def _verify(self, path: Path, first: Path, fragments: tuple[Path, ...]) -> Verdict:
+        """Decode ``path``; read the credential from ``first`` with its ``fragments``: the same file, or its parts."""
+        from safegen.media import probe
+
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            readable = pool.submit(probe, path, tolerant=True)  # (1) ffmpeg works while we import and read
+            keys, key_problem = key_stores(self._home)
+            if path.is_file():
+                import safegen.ledger  # noqa: F401 - needed in (4), and a good part of the time
+            readable.result()
+        metadata = self._credential(first, keys, fragments)  # (2)
+        clip = self._read(path)
+        mark = self._mark(path, clip, keys, key_problem)  # (3)
+        named = metadata.credential.content_id if metadata.ours and metadata.credential else None
+        ledger, entry = self._ledger(path, named or mark.content_id, metadata, keys)  # (4)
+        forensic = self._forensic(clip)  # (5)
+        findings = (metadata.finding, mark.finding, ledger, forensic)
+        kind = _decide(metadata, mark, ledger)  # (6)
+        content_id = named or mark.content_id
+        return Verdict(kind, content_id, entry, findings)
+
+    def look_up(self, path: Path, content_id: ContentId) -> tuple[Finding, int | None]:
+        """Step (4) for a clip that neither mark nor credential names: the finding, and its entry's index."""
+        keys, _ = key_stores(self._home)
+        return self._ledger(path, content_id, self._credential(path, keys), keys)
+
+    # -- (2) credential ------------------------------------------------------------------------------------------------
+
+    def _credential(self, path: Path, keys: Sequence[KeyStore], fragments: tuple[Path, ...] = ()) -> _Metadata:
+        from safegen.provenance.read import read_credential
+        from safegen.provenance.trust import Trust
+
+        found = read_credential(path, trust=Trust.of(self._home, keys), fragments=fragments)
+        judged = _judge_credential(found)
+        if found.only_expired and self._recorded_this_file(path, found.content_id):
+            # Anyone can make an expired certificate. What vouches for the file is the ledger, which holds its hash.
+            return replace(judged, ours=True)
+        return judged
+
+    def _recorded_this_file(self, path: Path, content_id: ContentId | None) -> bool:
+        from safegen.ledger import Ledger
+
+        if content_id is None:
+            return False
+        try:
+            with Ledger.open(self._home.ledger_url, create=False, read_only=True) as ledger:
+                return _sha256(path) in {e.event.asset_sha256 for e in ledger.find_content(content_id)}
+        except LedgerError:
+            return False  # step (4) says so
+
+    # -- (3) mark ------------------------------------------------------------------------------------------------------
+
+    def _read(self, path: Path) -> Clip | None:
+        from safegen.media import read_clip
+
+        return read_clip(path, max_frames=MARK_FRAMES, tolerant=True) if self._neural else None
+
+    def _mark(self, path: Path, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str) -> Mark:
+        """Read the mark; where it names a clip, see whether that clip's pictures carry it."""
+        mark = MarkReader(self._home, self._progress).read(path, clip, keys, key_problem)
+        if clip is None or mark.content_id is None:
+            return mark
+        from safegen.verification.copy_check import check_pictures
+
+        return check_pictures(mark, path, clip, self._home)
+
+    # -- (4) ledger ----------------------------------------------------------------------------------------------------
+
+    def _ledger(
+        self, path: Path, content_id: ContentId | None, metadata: _Metadata, keys: Sequence[KeyStore]
+    ) -> tuple[Finding, int | None]:
+        if content_id is None:
+            return Finding(Basis.LEDGER, Status.ABSENT, "Neither credential nor mark names an entry to look up."), None
+        try:
+            from safegen.ledger import Ledger
+
+            with Ledger.open(self._home.ledger_url, create=False, read_only=True) as ledger:
+                return self._look_up(ledger, path, content_id, metadata, keys)
+        except LedgerDamagedError as error:
+            return Finding(Basis.LEDGER, Status.FAIL, f"The ledger contradicts itself: {error}."), None
+        except SafegenError as error:  # the ledger, or the manifest kept for its entry
+            return not_run(Basis.LEDGER, f"The ledger could not be read: {error}."), None
+
+    def _look_up(
+        self, ledger: Ledger, path: Path, content_id: ContentId, metadata: _Metadata, keys: Sequence[KeyStore]
+    ) -> tuple[Finding, int | None]:
+        about = ledger.find_content(content_id)
+        entry = next((e for e in about if e.kind == "generated"), None)
+        if entry is None:
+            summary = f"The ledger has no entry for content id {content_id}."
+            return Finding(Basis.LEDGER, Status.ABSENT, summary, {"content_id": content_id}), None
+        evidence: dict[str, Json] = {"entry": entry.index, "time": entry.time, "leaf_hash": entry.leaf_hash}
+        problems = list(_entry_problems(ledger, entry, keys, evidence))
+        rewritten: tuple[Entry, ...] = ()
+        if metadata.ours:
+            rewritten = _rewritten(path, about, metadata, evidence)
+            if not rewritten:
+                problems += _file_problems(path, entry, metadata, evidence)
+            for later in rewritten:
+                problems += _entry_problems(ledger, later, keys, evidence)
+        elif metadata.finding.status is not Status.FAIL:
+            problems += self._kept_manifest_problems(path, entry, keys, evidence)
+        if problems:
+            return Finding(Basis.LEDGER, Status.FAIL, " ".join(problems), evidence), entry.index
+        summary = f"Entry {entry.index} of {entry.time} records this clip and lies under the signed checkpoint."
+        if rewritten:
+            if any(later.body.get("alg") == LOOKS_ALG for later in rewritten):
+                evidence["by_looks"] = True  # no mark led to the credential
+            what = "given back" if rewritten[0].kind == "recovered" else "signed again with"
+            summary = (
+                f"Entry {rewritten[0].index} of {rewritten[0].time} records that this file was {what} the credential of"
+                f" the clip of entry {entry.index}; both lie under the signed checkpoint."
+            )
+        return Finding(Basis.LEDGER, Status.PASS, summary, evidence), entry.index
+
+    def _kept_manifest_problems(
+        self, path: Path, entry: Entry, keys: Sequence[KeyStore], evidence: dict[str, Json]
+    ) -> list[str]:
+        """Validate the manifest that was kept for the entry, where the file has lost its own."""
+        from safegen.provenance.kept_manifests import load_manifest
+        from safegen.provenance.read import read_manifest_store
+        from safegen.provenance.trust import Trust
+
+        assert entry.content_id is not None  # noqa: S101 - it was found by it
+        kept = load_manifest(self._home, entry.content_id)
+        if kept is None:
+            evidence["kept_manifest"] = "missing"
+            return []
+        if hashlib.sha256(kept).hexdigest() != entry.event.manifest_sha256:
+            return ["The manifest kept for this clip is not the one that the ledger recorded."]
+        found = read_manifest_store(kept, path, trust=Trust.of(self._home, keys))
+        evidence["kept_manifest"] = found.manifest_id
+        evidence["kept_manifest_signature"] = "valid" if found.signature_valid else "invalid"
+        return [] if found.signature_valid or found.only_expired else ["The kept manifest's signature does not hold."]
+
+    # -- (5) passive detector ------------------------------------------------------------------------------------------
+
+    def _forensic(self, clip: Clip | None) -> Finding:
+        if clip is None:
+            return not_run(Basis.FORENSIC, "The passive detector was switched off.")
+        try:
+            from safegen.detectors import score
+
+            found = score(clip.frames, clip.fps)
+        except ImportError as error:
+            return not_run(Basis.FORENSIC, f"The passive detector could not run: {error.name} is not installed.")
+        except SafegenError as error:
+            return not_run(Basis.FORENSIC, f"The passive detector could not run: {error}")
+        status, words = _FORENSIC[found.label]
+        evidence: dict[str, Json] = {
+            "label": found.label,
+            "probability": round(found.probability, 3),
+            "reasons": list(found.reasons),
+            "model": found.model_id,
+        }
+        return Finding(Basis.FORENSIC, status, words, evidence)
+
+
+_FORENSIC: Mapping[str, tuple[Status, str]] = {
+    "likely_ai": (Status.PASS, "The pictures' statistics resemble AI-made video: a hint, not proof."),
+    "likely_camera": (Status.ABSENT, "The pictures' statistics show no signs of AI, which proves nothing."),
+    "inconclusive": (Status.INCONCLUSIVE, "The pictures' statistics allow no statement."),
+}
+
+
+def _judge_credential(found: Credential) -> _Metadata:
+    from safegen.provenance.credential import CredentialState
+
+    evidence: dict[str, Json] = {
+        "state": str(found.state),
+        "manifest_id": found.manifest_id,
+        "signer": found.signer,
+        "claim_generator": found.claim_generator,
+        "ai_generated": found.ai_generated,
+        "listed_by": found.listed_by or None,
+        "claimed_time": found.claimed_time,
+        "timestamp": found.timestamp,
+        "timestamp_trusted": found.timestamp_trusted,
+        "failures": list(found.failure_codes),
+        "ingredients": [{"title": i.title, "relationship": i.relationship} for i in found.ingredients],
+    }
+
+    def outcome(status: Status, summary: str, *, ours: bool = False) -> _Metadata:
+        return _Metadata(Finding(Basis.METADATA, status, summary, evidence), found, ours)
+
+    match found.state:
+        case CredentialState.ABSENT:
+            why = f" ({found.problem})" if found.problem else ""
+            return _Metadata(Finding(Basis.METADATA, Status.ABSENT, f"The file carries no C2PA credential{why}."))
+        case CredentialState.TRUSTED:
+            return outcome(Status.PASS, "The C2PA credential is intact and signed by this home.", ours=True)
+        case CredentialState.VALID:
+            who = found.signer or "an unnamed signer"
+            vouched = f"whom the trust list {found.listed_by} vouches for" if found.listed_by else "an unknown signer"
+            return outcome(Status.PASS, f"The C2PA credential is intact, signed by {who}, {vouched}; not by this home.")
+        case CredentialState.UNREADABLE:
+            return outcome(
+                Status.INCONCLUSIVE, f"Whether there is a C2PA credential could not be read: {found.problem}."
+            )
+        case _ if found.only_expired:
+            summary = "The C2PA credential is intact; its certificate has expired since, without a trusted time-stamp."
+            return outcome(Status.PASS, summary)
+        case _:
+            codes = ", ".join(found.failure_codes) or found.problem
+            return outcome(Status.FAIL, f"The C2PA credential does not hold: {codes}.")
+
+
+def _entry_problems(ledger: Ledger, entry: Entry, keys: Sequence[KeyStore], evidence: dict[str, Json]) -> list[str]:
+    from safegen.ledger import VerifierKey, verify_inclusion
+
+    proof = ledger.prove(entry.index)
+    evidence["checkpoint"] = proof.checkpoint
+    for store in keys:
+        verifier = VerifierKey.of(store.ledger_name, store.ledger_public_key)
+        if verify_inclusion(proof, entry.leaf, verifier):
+            return []
+    return ["The checkpoint over the entry is not signed by this home's ledger key."]
+
+
+def _rewritten(path: Path, about: Sequence[Entry], metadata: _Metadata, evidence: dict[str, Json]) -> tuple[Entry, ...]:
+    """The entries that lead from the clip to this very file: it was given a credential back, or was signed again.
+
+    The one that records the file, with this manifest, comes first; empty where the clip itself is what it must be.
+    """
+    manifest_id = None if metadata.credential is None else metadata.credential.manifest_id
+    later = {e.index: e for e in about if e.kind in ("recovered", "resigned")}
+    candidates = [e for e in later.values() if e.body.get("manifest_id") == manifest_id]
+    if not candidates:
+        return ()
+    evidence["sha256"] = digest = _sha256(path)
+    at = next((e for e in candidates if e.event.asset_sha256 == digest), None)
+    found: list[Entry] = []
+    while at is not None and at not in found:
+        found.append(at)
+        evidence.setdefault("restored" if at.kind == "recovered" else "resigned", at.index)
+        previous = at.body.get("previous_entry")
+        at = later.get(previous) if isinstance(previous, int) else None
+    return tuple(found)
+
+
+def _file_problems(path: Path, entry: Entry, metadata: _Metadata, evidence: dict[str, Json]) -> list[str]:
+    evidence["sha256"] = digest = _sha256(path)
+    problems = []
+    if digest != entry.event.asset_sha256:
+        problems.append("The ledger recorded another file under this content id.")
+    if metadata.credential is not None and metadata.credential.manifest_id != entry.body.get("manifest_id"):
+        problems.append("The ledger recorded another manifest for this clip.")
+    return problems
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _decide(metadata: _Metadata, mark: Mark, ledger: Finding) -> VerdictKind:
+    """Combine the findings; ADR 0004 and docs/verdicts.md hold the table. The passive detector has no say."""
+    credential, marked = metadata.credential, mark.finding.status
+    if Status.FAIL in (metadata.finding.status, marked, ledger.status):
+        return VerdictKind.TAMPERED
+    if metadata.ours and credential is not None:
+        if "by_looks" in ledger.evidence and marked is not Status.PASS:
+            return VerdictKind.INCONCLUSIVE  # such a credential promises no mark; likeness is no origin
+        contradiction = (
+            marked is Status.ABSENT  # the credential says that a mark is there
+            or (marked is Status.PASS and mark.content_id != credential.content_id)
+            or ledger.status is Status.ABSENT  # signed with this home's key, never recorded
+        )
+        if contradiction:
+            return VerdictKind.TAMPERED
+        if marked is not Status.PASS or ledger.status is not Status.PASS:
+            return VerdictKind.INCONCLUSIVE
+        # A restored file's credential is sound, and says itself that these are not the bytes that were signed first.
+        return VerdictKind.RECOVERED if "restored" in ledger.evidence else VerdictKind.VERIFIED
+    if marked is Status.PASS:
+        denies = credential is not None and metadata.finding.status is Status.PASS and not credential.ai_generated
+        if denies or ledger.status is Status.ABSENT:
+            return VerdictKind.TAMPERED
+        return VerdictKind.RECOVERED if ledger.status is Status.PASS else VerdictKind.INCONCLUSIVE
+    if marked is Status.ABSENT and metadata.finding.status in (Status.PASS, Status.ABSENT):
+        return VerdictKind.UNVERIFIED
+    return VerdictKind.INCONCLUSIVE

@@ -1,0 +1,1 @@
+"""A mark in the signs of the initial noise (opt-in)."""

@@ -1,0 +1,1 @@
+"""The mark of stills: written into latents by gradients through the decoder."""
