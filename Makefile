@@ -18,7 +18,8 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	$(BIN)/python tools/tree.py
+	cd build/tree && $(abspath $(BIN))/lint-imports --config ../../pyproject.toml
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev

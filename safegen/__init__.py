@@ -13,7 +13,10 @@ Names load when they are first used, so that ``import safegen`` stays quick and 
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.version import __version__
@@ -62,6 +65,22 @@ __all__ = [
     "protect",
     "verify",
 ]
+
+
+class _Beside:
+    """Finds what stands beside ``safegen`` in a checkout and is inside it when installed (docs/adr/0001)."""
+
+    names = frozenset({"safegen.detectors", "safegen.migrations", "safegen.policies", "safegen.watermark"})
+    root = Path(__file__).resolve().parent.parent
+
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [str(cls.root)]) if name in cls.names else None
+
+
+if (_Beside.root / "pyproject.toml").is_file() and not (Path(__file__).parent / "watermark").is_dir():
+    # First, so that of two checkouts the one that runs is used, whichever is installed.
+    sys.meta_path.insert(0, _Beside)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,44 +1,130 @@
-"""The package map in pyproject.toml names every folder that holds code or data, and the data that must ship."""
+"""Four packages stand beside ``safegen/`` in a checkout and inside it when installed, with all that they need."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import setuptools
+
+import safegen
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("watermark", "detectors", "policies", "migrations")
 SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+BESIDE = {name.removeprefix("safegen."): folder for name, folder in SETUP["package-dir"].items() if name != "safegen"}
 
 
 def folder_of(package: str) -> Path:
     parts = package.split(".")
-    if len(parts) > 1 and parts[1] in FOLDERS:
-        return ROOT.joinpath(*parts[1:])
-    return ROOT.joinpath(*parts)
+    return ROOT.joinpath(*(parts[1:] if len(parts) > 1 and parts[1] in BESIDE else parts))
 
 
 def packages_on_disk() -> set[str]:
     found = set()
-    for top in ("safegen", *FOLDERS):
+    for top in ("safegen", *BESIDE.values()):
         for init in (ROOT / top).rglob("__init__.py"):
-            relative = init.parent.relative_to(ROOT)
-            if any(ROOT.joinpath(*relative.parts[: n + 1]).is_symlink() for n in range(len(relative.parts))):
-                continue
-            name = ".".join(relative.parts)
+            name = ".".join(init.parent.relative_to(ROOT).parts)
             found.add(name if top == "safegen" else f"safegen.{name}")
     return found
 
 
-def test_every_package_is_listed() -> None:
-    assert set(SETUP["packages"]) == packages_on_disk()
+@pytest.fixture
+def setup_py(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names in setup.py, with what it hands to setuptools under ``packages``."""
+    handed: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **given: handed.update(given))
+    monkeypatch.chdir(ROOT)
+    return runpy.run_path("setup.py") | handed
+
+
+def test_every_package_ships_but_the_recipes_of_what_ships(setup_py: dict[str, Any]) -> None:
+    shipped = setup_py["packages"]
+    assert set(shipped) <= packages_on_disk()
+    assert {p for p in packages_on_disk() - set(shipped) if "training" not in p.split(".")} == set()
+    assert {p for p in shipped if "training" in p.split(".")} == {"safegen.generators.training"}
+
+
+def test_one_list_of_the_folders_that_stand_beside(setup_py: dict[str, Any]) -> None:
+    assert {folder: folder for folder in setup_py["BESIDE"]} == BESIDE
+    assert {f"safegen.{name}" for name in BESIDE} == safegen._Beside.names
+
+
+def test_no_other_folder_of_the_checkout_is_importable_under_safegen() -> None:
+    assert importlib.util.find_spec("safegen.watermark") is not None
+    for path in ROOT.iterdir():
+        if path.is_dir() and path.name.isidentifier() and path.name not in BESIDE:
+            assert importlib.util.find_spec(f"safegen.{path.name}") is None, path.name
+
+
+def small_copy(root: Path, *, inside: bool) -> Path:
+    """``safegen`` with a ``watermark`` that says where it stands, as a checkout or as installed."""
+    (root / "safegen").mkdir(parents=True)
+    for name in ("__init__.py", "version.py"):
+        shutil.copy(ROOT / "safegen" / name, root / "safegen")
+    for package in ("safegen/watermark", "watermark") if inside else ("watermark",):
+        (root / package).mkdir()
+        (root / package / "__init__.py").write_text(f"where = {package!r}\n")
+    (root / "pyproject.toml").touch()
+    return root
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_copy_that_runs_is_used_whichever_is_installed(tmp_path: Path, inside: bool) -> None:
+    """Installed copies keep their own packages, even in a project folder that has one of the four names."""
+    code = "import safegen.watermark as w; print(w.where, w.__file__)"
+    copy = small_copy(tmp_path, inside=inside)
+    done = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, check=True)
+    where = "safegen/watermark" if inside else "watermark"
+    assert done.stdout.split() == [where, str(copy / where / "__init__.py")]
+
+
+def test_no_symbolic_links() -> None:
+    """A default checkout on Windows turns them into text files."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_tree_for_tools_holds_every_module(tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """import-linter reads its graph from there, so a package that it cannot see would be under no contract."""
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", refused)
+    tree = runpy.run_path(str(ROOT / "tools" / "tree.py"))
+    tree["lay"](tmp_path)
+    tree["lay"](tmp_path)  # again, over what is there
+    assert any(path.is_symlink() for path in (tmp_path / "safegen").iterdir()) is links
+    code = "import grimp, json; print(json.dumps(sorted(grimp.build_graph('safegen', cache_dir=None).modules)))"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    modules = {
+        f"{package}.{path.stem}".removesuffix(".__init__")
+        for package in packages_on_disk()
+        for path in folder_of(package).glob("*.py")
+    }
+    assert set(json.loads(done.stdout)) == modules
+
+
+def refused(*_args: object, **_kwargs: object) -> None:
+    raise OSError("A required privilege is not held by the client")
 
 
 def test_every_folder_with_code_is_a_package() -> None:
-    for package in SETUP["packages"]:
+    for package in packages_on_disk():
         for path in folder_of(package).iterdir():
-            if path.is_dir() and not path.is_symlink() and list(path.glob("*.py")):
+            if path.is_dir() and list(path.glob("*.py")):
                 assert (path / "__init__.py").exists(), path
 
 
@@ -48,22 +134,13 @@ def test_every_data_pattern_finds_something(package: str) -> None:
         assert list(folder_of(package).glob(pattern)), pattern
 
 
-def test_every_data_file_ships() -> None:
+def test_every_data_file_ships(setup_py: dict[str, Any]) -> None:
     """Files beside the code that are no code: each must match a pattern, or it is missing from the wheel."""
-    for package in SETUP["packages"]:
-        folder = folder_of(package)
+    folders = {package: folder_of(package) for package in packages_on_disk()}
+    for package in setup_py["packages"]:
+        folder = folders[package]
         shipped = {p for pattern in SETUP["package-data"].get(package, []) for p in folder.glob(pattern)}
-        inner = {folder_of(p) for p in SETUP["packages"] if p != package}
+        inner = {other for other in folders.values() if folder in other.parents}
         for path in folder.rglob("*"):
-            relevant = path.is_file() and path.suffix not in {".py", ".pyc"} and "__pycache__" not in path.parts
-            mine = not any(parent in inner for parent in path.parents if parent != folder and folder in parent.parents)
-            linked = any(p.is_symlink() for p in path.parents if p != ROOT and ROOT in p.parents)
-            if relevant and mine and not linked:
+            if path.is_file() and path.suffix not in {".py", ".pyc"} and not inner & set(path.parents):
                 assert path in shipped, f"{path.relative_to(ROOT)} would be missing from the wheel"
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_links_for_type_checkers(folder: str) -> None:
-    link = ROOT / "safegen" / folder
-    assert link.is_symlink()
-    assert link.resolve() == ROOT / folder
