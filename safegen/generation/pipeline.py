@@ -34,7 +34,7 @@ from safegen.generation.entrances import sort_call
 from safegen.generation.request import Generated, Inputs, Mode, Source
 from safegen.generation.run import Run
 from safegen.generation.services import Services
-from safegen.generation.stopwatch import Stopwatch
+from safegen.release.stopwatch import Stopwatch
 from safegen.settings import Home
 from safegen.types import Progress
 

@@ -8,19 +8,18 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from safegen.errors import BlockedError, CancelledError, InputError, LedgerError, SafegenError, WatermarkError
+from safegen.errors import BlockedError, CancelledError, InputError, LedgerError, SafegenError
 from safegen.files import Scratch, Target, uninterrupted
 from safegen.generation.moderation import Moderation, without_spans
 from safegen.generation.request import Generated, Inputs, Source
 from safegen.generation.services import Services
-from safegen.generation.stopwatch import Stopwatch
 from safegen.release.labelling import Labelling
-from safegen.release.marking import VAE_SCHEMES, Marking, MarkRequest, comfortable, make_marking
-from safegen.settings import MARK_FRAMES
+from safegen.release.marking import VAE_SCHEMES, Marking, MarkRequest, make_marking
+from safegen.release.outgoing import Outgoing
+from safegen.release.stopwatch import Stopwatch
 from safegen.types import Clip, Decision, Json, new_content_id, soft_binding_alg
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from safegen.generators import ModelRef
     from safegen.generators.probing import ProbeWatch
     from safegen.ledger import Receipt
-    from safegen.media.labels import Overlay
     from safegen.provenance.manifest import ManifestSpec
 
 MAX_SOURCE_FRAMES = 257
@@ -61,7 +59,6 @@ class Run:
             services.engine.pack, inputs.labels, self._content_id, producer=services.keys.ledger_name, call=inputs.call,
             modified=inputs.mode == "video",
         )  # fmt: skip
-        self._overlay: Overlay | None = None
 
     def go(self) -> Generated:
         """Run steps (2) to (7)."""
@@ -78,8 +75,7 @@ class Run:
                 self._watch.progress("loading the model", 1, 1)
             marking, sampled = self._sample(pipe, image, video)
             with self._target.scratch() as scratch:
-                marked = self._finish(marking, sampled, scratch)
-                return self._release(pipe, marked, scratch)
+                return self._release(pipe, marking, sampled, scratch)
 
     # -- (2) and (4): moderation ---------------------------------------------------------------------------------------
 
@@ -158,83 +154,31 @@ class Run:
         with self._watch.stage("prepare_probes"):
             return ProbeWatch(pipe, self._services.probes, call_shape(pipe, call))
 
-    # -- (4) and (5): the frames are judged, encoded, and the mark is read back ----------------------------------------
+    # -- (4) to (7): judged, encoded, read back, signed, recorded, placed ----------------------------------------------
 
-    def _finish(self, marking: Marking, sampled: NDArray[np.uint8], scratch: Scratch) -> _Marked:
-        for strength in (*marking.strengths, *marking.last_resort):
-            frames = self._judge_frames(marking.frames(sampled, strength))
-            self._overlay = self._labelling.overlay(*frames.shape[1:3])
-            with self._watch.stage("encode"):
-                self._write(frames, scratch.encoded)
-            with self._watch.stage("read_mark"):
-                encoded = self._read_encoded(scratch.encoded)
-                found = marking.read(encoded)
-            self._watch.milliseconds["mark"] = 1000 * marking.seconds
-            ours = found.payload is not None and found.payload.content_id == self._content_id
-            if ours and (comfortable(found, marking.headroom) or strength >= marking.strengths[-1]):
-                mark = found.to_json() | {"strength": strength, **_looks(encoded, self._source.fps)}
-                return _Marked(mark, frames)
-        raise WatermarkError(
-            "The mark could not be read back from the encoded clip, so the clip was not released.",
-            remedy="Use another seed, more frames or a larger size: very small or flat clips cannot carry a mark.",
-        )
-
-    def _write(self, frames: NDArray[np.uint8], path: Path) -> None:
-        from safegen.media import encode_png, encode_video
-
-        draw = self._overlay.draw if self._overlay is not None else None
-        if self._target.still:
-            encode_png(frames[0] if draw is None else draw(frames[0]), path)
-            return
-        total = len(frames)
-        drawn = frames if draw is None else map(draw, frames)
-        room = self._services.seal.room(self._inputs.mode != "text")
-        encode_video(
-            drawn, self._source.fps, path, room=room, count=total,
-            progress=lambda done: self._watch.progress("encoding", done, total),
-        )  # fmt: skip
-
-    def _read_encoded(self, path: Path) -> NDArray[np.uint8]:
-        from safegen.media import read_clip
-
-        return read_clip(path, max_frames=MARK_FRAMES).frames
-
-    # -- (6) and (7): signing, recording, releasing --------------------------------------------------------------------
-
-    def _release(self, pipe: Any, marked: _Marked, scratch: Scratch) -> Generated:
-        from safegen.provenance.file_signing import sign_own_file
-        from safegen.provenance.kept_manifests import discard_manifest, store_manifest
-
+    def _release(self, pipe: Any, marking: Marking, sampled: NDArray[np.uint8], scratch: Scratch) -> Generated:
         inputs, services = self._inputs, self._services
+        outgoing = Outgoing(
+            self._content_id, services.home, services.keys, services.seal, target=self._target, scratch=scratch,
+            labelling=self._labelling, fps=self._source.fps, has_inputs=inputs.mode != "text", watch=self._watch,
+        )  # fmt: skip
+        marked = outgoing.mark(marking, sampled, self._judge_frames)
         decision, frames_decision = self._moderation.decision, self._moderation.frames_decision
         assert decision is not None and frames_decision is not None  # noqa: S101, PT018 - steps (2), (4)
-        with self._watch.stage("sign"):
-            spec = self._manifest(marked.mark)
-            self._labelling.write_metadata(scratch.encoded, spec.source_type)
-            signed = sign_own_file(scratch.encoded, scratch.signed, spec, services.keys, seal=services.seal)
-        with self._watch.stage("record"):
-            if marked.mark["scheme"] in VAE_SCHEMES:
-                self._remember_vae(pipe, marked.frames, marked.mark)
-            kept = store_manifest(services.home, self._content_id, signed.manifest_bytes)
-            with uninterrupted():
-                try:
-                    receipt = self._append(
-                        "generated",
-                        {
-                            "mark": dict(marked.mark), "manifest_id": signed.manifest_id,
-                            "signature": dict(signed.signature),
-                            "frames_decision": without_spans(frames_decision),
-                            "shape": [int(n) for n in marked.frames.shape[:3]],
-                            **self._made_from(),
-                            **self._labels(),
-                            **self._probed(),
-                        },
-                        action=decision.action, asset_sha256=signed.sha256, manifest_sha256=kept,
-                    )  # fmt: skip
-                except SafegenError:
-                    discard_manifest(services.home, self._content_id)
-                    raise
-                self._place(signed.path)
+        signed = outgoing.sign(self._manifest(marked.mark, outgoing))
+        if marked.mark["scheme"] in VAE_SCHEMES:
+            self._remember_vae(pipe, marked.frames, marked.mark)
+        receipt = outgoing.release(
+            signed, self._append, "generated",
+            {
+                "mark": dict(marked.mark),
+                "frames_decision": without_spans(frames_decision),
+                "shape": [int(n) for n in marked.frames.shape[:3]],
+                **self._made_from(),
+                **self._probed(),
+            },
+            action=decision.action,
+        )  # fmt: skip
         return Generated(
             output=self._target.path, content_id=self._content_id, entry=receipt.index, decision=decision,
             frames_decision=frames_decision, mark=marked.mark, manifest_id=signed.manifest_id,
@@ -245,7 +189,7 @@ class Run:
             approvals=tuple(approval.word.entry for approval in self._moderation.approvals),
         )  # fmt: skip
 
-    def _manifest(self, mark: Mapping[str, Json]) -> ManifestSpec:
+    def _manifest(self, mark: Mapping[str, Json], outgoing: Outgoing) -> ManifestSpec:
         from safegen.likeness import binding_of_look
         from safegen.provenance.manifest import (
             GeneratorModel,
@@ -275,8 +219,8 @@ class Run:
             fingerprint=binding_of_look(mark["video_hash"]),
             prompt_commitment={k: v for k, v in self._commitment.items() if k != "salt"},
             ingredients=tuple(ingredients),
-            visible_labels=tuple(label.text for label in self._overlay.labels) if self._overlay is not None else (),
-            metadata_labels=("AIGC (GB 45438-2025)",) if self._labelling.record is not None else (),
+            visible_labels=outgoing.visible_labels,
+            metadata_labels=outgoing.metadata_labels,
             consents=self._moderation.relied_on,
             alterations=self._moderation.alterations,
         )
@@ -290,14 +234,6 @@ class Run:
                     found.append({"role": role, "sha256": hashlib.file_digest(file, "sha256").hexdigest()})
         return {"inputs": found} if found else {}
 
-    def _labels(self) -> dict[str, Json]:
-        """What the entry says about labels; nothing where there are none."""
-        record = self._labelling.record
-        said: dict[str, Json] = {} if record is None else {"aigc": record.to_json()}
-        if self._overlay is not None:
-            said["labels"] = [label.to_json() for label in self._overlay.labels]
-        return said
-
     def _probed(self) -> dict[str, Json]:
         decision = self._probes_decision
         return {} if decision is None else {"probes_decision": without_spans(decision)}
@@ -309,14 +245,6 @@ class Run:
         count, height, width = (int(n) for n in frames.shape[:3])
         scheme = str(mark["scheme"])
         remember_vae(self._services.home, vae_digest(pipe.vae), self._kept_as, scheme, (count, height, width))
-
-    def _place(self, signed: Path) -> None:
-        try:
-            self._target.place(signed)
-        except SafegenError:
-            # The entry stands, as all entries do; a second one says that its file never came to be.
-            self._append("withdrawn", {"error": "the file could not be moved into place"})
-            raise
 
     # -- the ledger ----------------------------------------------------------------------------------------------------
 
@@ -361,31 +289,6 @@ class Run:
             policy_sha256=self._services.engine.pack.sha256, **columns,
         )  # fmt: skip
         return self._services.personal.append(event, subject_of_run(inputs.subject, self._content_id), personal)
-
-
-@dataclass(frozen=True, slots=True)
-class _Marked:
-    """Frames whose mark was read back from the encoded file, and what the reading said."""
-
-    mark: Mapping[str, Json]
-    frames: NDArray[np.uint8]
-
-
-def _looks(frames: NDArray[np.uint8], fps: float) -> dict[str, Json]:
-    """What the ledger keeps of the pictures, to tell them from others (docs/fingerprint.md) and to find them again."""
-    from safegen.likeness import recorded_look
-
-    return {"fingerprint": _fingerprint(frames), "video_hash": recorded_look(frames, fps)}
-
-
-def _fingerprint(frames: NDArray[np.uint8]) -> str | None:
-    """What the ledger keeps of the pictures, None where they are too long and narrow for it."""
-    from safegen.watermark.fingerprint.fingerprint import fingerprint
-
-    try:
-        return fingerprint(frames).hex()
-    except WatermarkError:
-        return None
 
 
 def _model_facts(ref: ModelRef | None, pipe: Any) -> dict[str, str]:

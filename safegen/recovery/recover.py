@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from safegen.errors import InputError, LedgerDamagedError, LedgerError
 from safegen.files import Target
-from safegen.release.recording import record_and_place
+from safegen.release.recording import appender, record_and_place
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Basis, ContentId, Finding, Json, Progress, Status, Verdict, soft_binding_alg
 from safegen.verification.verifier import Verifier, verify
@@ -282,7 +282,7 @@ def _targets(path: Path, output: Path, *, sidecar: bool, force: bool) -> tuple[T
 
 def _restore(path: Path, found: Found, target: Target | None, beside: Target | None, home: Home) -> Recovery:
     from safegen.keys import KeyStore
-    from safegen.ledger import Event, EventKind, Ledger
+    from safegen.ledger import EventKind, Ledger
     from safegen.provenance.restoring import Restoration, restore_file
     from safegen.provenance.signing_identity import Seal
     from safegen.provenance.trust import Trust
@@ -304,20 +304,11 @@ def _restore(path: Path, found: Found, target: Target | None, beside: Target | N
                 path, scratch, found.manifest, what, keys, anchors_pem=anchors, seal=seal, sidecar=waiting
             )
             body: dict[str, Json] = {
-                "manifest_id": signed.manifest_id,
                 "recovered_manifest_id": found.manifest_id,
                 "recovered_entry": found.entry,
                 "alg": found.alg,
                 "sidecar": beside is not None,
-                "signature": dict(signed.signature),
             }
-            event = Event(
-                kind=EventKind.RECOVERED,
-                content_id=found.content_id,
-                body=body,
-                asset_sha256=signed.sha256,
-                manifest_sha256=hashlib.sha256(signed.manifest_bytes).hexdigest(),
-            )
 
             def place() -> None:
                 if waiting is not None and beside is not None and waiting != beside.path:
@@ -325,7 +316,7 @@ def _restore(path: Path, found: Found, target: Target | None, beside: Target | N
                 if target is not None:
                     target.place(scratch)
 
-            receipt = record_and_place(ledger, event, place)
+            receipt = record_and_place(signed, place, appender(ledger, found.content_id), EventKind.RECOVERED, body)
     except BaseException:
         for leftover in (None if target is None else scratch, waiting):
             if leftover is not None:

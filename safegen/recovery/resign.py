@@ -11,7 +11,6 @@ parent is the manifest that was active (``safegen.provenance.updating``). The ne
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from safegen.errors import InputError, LedgerError
 from safegen.files import Target
-from safegen.release.recording import record_and_place
+from safegen.release.recording import appender, record_and_place
 from safegen.settings import Home
 from safegen.types import Basis, ContentId, Json, Progress, Status
 from safegen.verification.verifier import verify
@@ -73,7 +72,7 @@ def resign(
     or recording fails.
     """
     from safegen.keys import KeyStore
-    from safegen.ledger import Event, EventKind, Ledger
+    from safegen.ledger import EventKind, Ledger
     from safegen.provenance.signing_identity import Seal
     from safegen.provenance.trust import Trust
     from safegen.provenance.updating import update_file
@@ -93,20 +92,10 @@ def resign(
         ) as ledger,
     ):
         signed = update_file(path, scratch.signed, keys, anchors_pem=trust.own_anchors_pem, seal=seal)
-        body: dict[str, Json] = {
-            "manifest_id": signed.manifest_id,
-            "previous_manifest_id": present.manifest_id,
-            "previous_entry": present.entry,
-            "signature": dict(signed.signature),
-        }
-        event = Event(
-            kind=EventKind.RESIGNED,
-            content_id=present.content_id,
-            body=body,
-            asset_sha256=signed.sha256,
-            manifest_sha256=hashlib.sha256(signed.manifest_bytes).hexdigest(),
+        body: dict[str, Json] = {"previous_manifest_id": present.manifest_id, "previous_entry": present.entry}
+        receipt = record_and_place(
+            signed, lambda: target.place(signed.path), appender(ledger, present.content_id), EventKind.RESIGNED, body
         )
-        receipt = record_and_place(ledger, event, lambda: target.place(signed.path))
     return Resigned(
         target.path, present.content_id, signed.manifest_id, present.manifest_id, receipt.index, present.entry,
         signed.signature,

@@ -2,34 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from safegen.errors import SafegenError
 from safegen.files import uninterrupted
-from safegen.types import Json
+from safegen.provenance.kept_manifests import discard_manifest, store_manifest
+from safegen.settings import Home
+from safegen.types import ContentId, Json
 
 if TYPE_CHECKING:
-    from safegen.ledger import Event, Ledger, Receipt
+    from safegen.ledger import Ledger, Receipt
+    from safegen.provenance.file_signing import SignedAsset
 
 
-def record_and_place(ledger: Ledger, event: Event, place: Callable[[], None]) -> Receipt:
-    """Append ``event``, then ``place`` the file that it is about; no signal comes between the two.
+class Append(Protocol):
+    """Appends an entry about one file; ``columns`` are further fields of ``safegen.ledger.Event``."""
 
-    Where placing fails the entry stands, as all entries do; a second one says that its file never came to be. Raises
-    what either raises.
+    def __call__(self, kind: str, body: Mapping[str, Json], **columns: Any) -> Receipt:
+        """Return the entry's receipt; LedgerError where it cannot be recorded."""
+        ...
+
+
+def appender(ledger: Ledger, content_id: ContentId) -> Append:
+    """Return what appends to ``ledger`` about the file of ``content_id``, and says no more than it is told."""
+
+    def append(kind: str, body: Mapping[str, Json], **columns: Any) -> Receipt:
+        from safegen.ledger import Event
+
+        return ledger.append(Event(kind=kind, content_id=content_id, body=dict(body), **columns))
+
+    return append
+
+
+def record_and_place(
+    signed: SignedAsset,
+    place: Callable[[], None],
+    append: Append,
+    kind: str,
+    body: Mapping[str, Json],
+    *,
+    keep: tuple[Home, ContentId] | None = None,
+    **columns: Any,
+) -> Receipt:
+    """Append the entry of a signed file, then ``place`` the file; no signal comes between the two.
+
+    ``keep`` names the home that keeps the manifest, and the content id under which it does. Where placing fails the
+    entry stands, as all entries do; a second one says that its file never came to be. Raises what keeping, appending
+    or placing raises; where nothing is recorded, no manifest is kept either.
     """
-    from safegen.ledger import Event, EventKind
-
+    if keep is None:
+        manifest_sha256 = hashlib.sha256(signed.manifest_bytes).hexdigest()
+    else:
+        manifest_sha256 = store_manifest(*keep, signed.manifest_bytes)
+    said: dict[str, Json] = {"manifest_id": signed.manifest_id, "signature": dict(signed.signature), **body}
     with uninterrupted():
-        receipt = ledger.append(event)
+        try:
+            receipt = append(kind, said, asset_sha256=signed.sha256, manifest_sha256=manifest_sha256, **columns)
+        except SafegenError:
+            if keep is not None:
+                discard_manifest(*keep)
+            raise
         try:
             place()
         except SafegenError:
-            body: dict[str, Json] = {
-                "error": "the file could not be moved into place",
-                f"{event.kind}_entry": receipt.index,
-            }
-            ledger.append(Event(kind=EventKind.WITHDRAWN, content_id=event.content_id, body=body))
+            append("withdrawn", {"error": "the file could not be moved into place", f"{kind}_entry": receipt.index})
             raise
     return receipt
