@@ -23,6 +23,7 @@ from safegen.ledger.fair_lock import Turns, possible
 from safegen.ledger.postgres_pipeline import Pipeline
 from safegen.ledger.statements import Statement
 from tests.postgres import database
+from tests.processes import in_fork
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 HASH = "0123456789abcdef" * 4  # of a clip's looks
@@ -119,19 +120,6 @@ def test_each_step_of_an_append_may_fail(
         assert report.ok, report.problems
 
 
-def in_child(act: Callable[[], None]) -> int:
-    """Run ``act`` in a process of its own; its exit status, negative for a signal."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            act()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_process_may_be_killed_at_each_step(after: bool, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
@@ -147,7 +135,7 @@ def test_a_process_may_be_killed_at_each_step(after: bool, tmp_path: Path) -> No
         return run
 
     killed = 0
-    while in_child(act(killed)) == -signal.SIGKILL:
+    while in_fork(act(killed)) == -signal.SIGKILL:
         with Ledger.open(url, key=KEY) as ledger:
             index = ledger.append(generated(killed)).index
             assert [e.index for e in ledger.find_content(f"{killed:016x}")] == [index]
@@ -174,7 +162,7 @@ def test_a_full_disk_is_told_and_leaves_the_ledger_sound(tmp_path: Path) -> None
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             ledger.append(Event("failed"))
 
-    assert in_child(act) == 0
+    assert in_fork(act) == 0
     with Ledger.open(url, key=KEY) as ledger:
         assert ledger.append(Event("failed")).index == 3
         assert ledger.verify().ok
@@ -248,7 +236,7 @@ def test_a_turn_ends_with_its_process(tmp_path: Path) -> None:
         with Turns(path).turn(1):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    assert in_child(act) == -signal.SIGKILL
+    assert in_fork(act) == -signal.SIGKILL
     with Turns(path).turn(0.5):
         pass
 

@@ -22,7 +22,8 @@ from sqlalchemy.engine.interfaces import Dialect
 from safegen.ledger import Event, Ledger, Receipt
 from safegen.ledger.postgres_pipeline import Pipeline, Reply
 from tests.postgres import database
-from tests.unit.ledger.test_faults import KEY, Steps, generated, in_child, watch
+from tests.processes import in_fork
+from tests.unit.ledger.test_faults import KEY, Steps, generated, watch
 
 MODES = ("inline", "sequenced")
 FULL = 256  # the entry that makes it so many completes a node
@@ -49,7 +50,7 @@ def killed(url: str, mode: str, number: int, arrange: Callable[[Ledger, pytest.M
             arrange(mine, patch)
             mine.append(generated(number))
 
-    status = in_child(act)
+    status = in_fork(act)
     assert status in (0, -signal.SIGKILL)
     return status == -signal.SIGKILL
 

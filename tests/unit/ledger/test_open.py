@@ -7,8 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safegen.errors import LedgerBusyError, LedgerError, MigrationRequiredError
 from safegen.ledger import Event, Ledger, current_revision, downgrade, models, schema, triggers, upgrade
+from tests.processes import in_fork
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
@@ -37,24 +37,6 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
-
-
-def unprivileged(act: Callable[[], None]) -> None:
-    """Run ``act`` in a child process that is not root, for root may write everything."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            if os.geteuid() == 0:
-                os.setgid(65534)
-                os.setuid(65534)
-            act()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -160,14 +142,14 @@ def test_unwritable_file_and_folder(open_folder: Path) -> None:
             assert ledger.count() == 1
             assert ledger.verify().ok
 
-    unprivileged(act)
+    assert in_fork(act, unprivileged=True) == 0
     path.chmod(0o600 if os.geteuid() == 0 else 0o000)
 
     def unreadable() -> None:
         with pytest.raises(LedgerError, match="not readable"):
             Ledger.open(url, read_only=True)
 
-    unprivileged(unreadable)
+    assert in_fork(unreadable, unprivileged=True) == 0
     open_folder.chmod(0o755)
 
 

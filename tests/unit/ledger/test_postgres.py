@@ -16,7 +16,7 @@ from safegen.errors import LedgerBusyError, LedgerDamagedError, LedgerError
 from safegen.ledger import Event, Ledger, Receipt, current_revision, downgrade, upgrade, verify_inclusion
 from safegen.ledger.schema import REVISIONS
 from tests.postgres import DATABASES, database
-from tests.unit.ledger.test_faults import in_child
+from tests.processes import in_fork
 
 KEY = Ed25519PrivateKey.generate()
 
@@ -170,7 +170,7 @@ def test_a_writer_and_its_fork_have_connections_of_their_own(postgres: str) -> N
             assert ledger.append(generated(1)).index == 1
             assert ledger.get(0).content_id == f"{0:016x}"
 
-        assert in_child(act) == 0
+        assert in_fork(act) == 0
         assert ledger.append(generated(2)).index == 2
         assert ledger.verify().ok
 

@@ -29,6 +29,7 @@ from safegen.provenance.read import read_credential
 from safegen.provenance.sandbox import SECONDS_VARIABLE, ReadLimits
 from safegen.provenance.survey import is_ordinary_store
 from safegen.settings import Home
+from tests.processes import in_fork, in_own_interpreter
 from tests.unit.provenance import native_pki
 from tests.unit.provenance.provenance_samples import make_clip, make_spec, make_still
 from tests.unit.provenance.reading_samples import embed, manifest_store, reference, swollen_store
@@ -225,24 +226,24 @@ def test_memory_does_not_grow(signed: Path, keys: KeyStore) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("large", [False, True])
-def test_read_before_and_after_a_fork(
-    signed: Path, keys: KeyStore, monkeypatch: pytest.MonkeyPatch, large: bool
-) -> None:
+def test_read_before_and_after_a_fork(signed: Path, keys: KeyStore, large: bool) -> None:
+    """In an interpreter of its own: what other tests left running here may hold locks, which a fork inherits."""
+    in_own_interpreter(_read_and_fork, signed, keys.root_pem, large)
+
+
+def _read_and_fork(path: Path, anchors: str, large: bool) -> None:
     if large:
-        monkeypatch.setattr(hard_binding, "LARGE", 0)
-    expected = read_credential(signed, trust_anchors_pem=keys.root_pem)
+        hard_binding.LARGE = 0  # type: ignore[misc]
+    expected = read_credential(path, trust_anchors_pem=anchors)
     assert expected.state is CredentialState.TRUSTED
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            code = int(read_credential(signed, trust_anchors_pem=keys.root_pem) != expected)
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def same() -> None:
+        assert read_credential(path, trust_anchors_pem=anchors) == expected
+
+    assert in_fork(same) == 0
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.map(_state, [(signed, keys.root_pem)] * 6) == ["trusted"] * 6
-    assert read_credential(signed, trust_anchors_pem=keys.root_pem) == expected
+        assert pool.map(_state, [(path, anchors)] * 6) == ["trusted"] * 6
+    same()
 
 
 def _state(arguments: tuple[Path, str]) -> str:

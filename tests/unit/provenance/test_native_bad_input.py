@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ from safegen.provenance.native.writer import Request, write, write_file, write_i
 from safegen.provenance.read import read_credential
 from safegen.provenance.signers import store_signer
 from safegen.settings import Home
+from tests.processes import in_fork
 from tests.unit.provenance.provenance_samples import ffmpeg, make_clip, make_spec, make_still
 
 FORMATS = {
@@ -241,26 +241,6 @@ def test_places_that_cannot_be_written(folder: Path, tmp_path: Path, signer: Cla
     assert not list(tmp_path.iterdir())
 
 
-NOBODY = 65534
-
-
-def refused_to_anyone_but_root(action: Callable[[], object]) -> bool:
-    """Whether ``action`` raises ProvenanceError for an ordinary user. Root may write anywhere, so root steps down."""
-    child = os.fork()
-    if child == 0:
-        outcome = 1
-        try:
-            if os.geteuid() == 0:
-                os.setuid(NOBODY)
-            action()
-            outcome = 2
-        except ProvenanceError:
-            outcome = 0
-        finally:
-            os._exit(outcome)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
 @pytest.mark.skipif(os.name == "nt", reason="POSIX modes")
 def test_read_only_targets(folder: Path, signer: ClaimSigner) -> None:
     request = Request(make_spec(), signer)
@@ -270,12 +250,18 @@ def test_read_only_targets(folder: Path, signer: ClaimSigner) -> None:
         path.write_bytes(before := (folder / "room.mp4").read_bytes())
         path.chmod(0o444)
         place.chmod(0o555)
-        assert refused_to_anyone_but_root(lambda: write_in_place(path, request))
-        assert refused_to_anyone_but_root(lambda: write_file(path, place / "out.mp4", request))
+
+        def refused() -> None:
+            with pytest.raises(ProvenanceError):
+                write_in_place(path, request)
+            with pytest.raises(ProvenanceError):
+                write_file(path, place / "out.mp4", request)
+
+        assert in_fork(refused, unprivileged=True) == 0
         assert [(p.name, p.read_bytes()) for p in place.iterdir()] == [("room.mp4", before)]
         place.chmod(0o777)
         path.chmod(0o666)
-        assert not refused_to_anyone_but_root(lambda: write_in_place(path, request))
+        assert in_fork(lambda: write_in_place(path, request), unprivileged=True) == 0
 
 
 def test_full_disk(folder: Path, tmp_path: Path, signer: ClaimSigner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,8 @@ from tests.marked_clips import clip
 from tests.unit.recovery.recovery_samples import ALG, Recorded, record
 
 V = "/v1"
+PATIENCE = 300.0
+"""Seconds for what is to be answered: reading a clip takes a process of its own, also on a machine with other work."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 @pytest.fixture(scope="module")
 def service(made: Recorded) -> Iterator[TestClient]:
-    with TestClient(make_app(made.home, ServiceSettings(max_asset_bytes=4 << 20, seconds=30))) as client:
+    with TestClient(make_app(made.home, ServiceSettings(max_asset_bytes=4 << 20, seconds=PATIENCE))) as client:
         yield client
 
 
@@ -69,7 +71,7 @@ def listening(app: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def url(made: Recorded) -> Iterator[str]:
-    with listening(make_app(made.home, ServiceSettings(max_asset_bytes=4 << 20, seconds=30))) as url:
+    with listening(make_app(made.home, ServiceSettings(max_asset_bytes=4 << 20, seconds=PATIENCE))) as url:
         yield url
 
 
@@ -136,7 +138,7 @@ def test_pages(made: Recorded, service: TestClient, url: str, monkeypatch: pytes
     last = service.get(f"{V}/matches/byBinding", params=query | {"cursor": second["nextCursor"]}).json()
     assert [m["manifestId"] for m in last["matches"]] == ["urn:6"]
     assert "nextCursor" not in last
-    with ResolutionClient(url) as client:
+    with ResolutionClient(url, seconds=PATIENCE) as client:
         assert [m.manifest_id for m in client.by_binding(ALG, made.content_id, limit=5)] == [
             f"urn:{n}" for n in range(5)
         ]
@@ -243,7 +245,7 @@ def test_long_values_go_by_post(made: Recorded, service: TestClient) -> None:
 
 
 def test_a_stripped_clip_leads_to_its_manifest(made: Recorded, url: str, stripped: Path) -> None:
-    with ResolutionClient(url) as client:
+    with ResolutionClient(url, seconds=PATIENCE) as client:
         [match] = client.by_content(stripped)
         assert match.manifest_id == made.signed.manifest_id
         assert match.similarity is not None
@@ -261,7 +263,7 @@ def test_an_unmarked_copy_leads_to_the_manifest_by_its_looks(made: Recorded, url
     shown = video_hash(read_clip(made.signed.path).frames, 16)
     assert seen is not None
     assert shown is not None
-    with ResolutionClient(url) as client:
+    with ResolutionClient(url, seconds=PATIENCE) as client:
         [match] = client.by_content(tmp_path / "copy.mp4")
         assert (match.manifest_id, (match.similarity or 0) >= 50) == (made.signed.manifest_id, True)
         assert client.by_content(tmp_path / "copy.mp4", alg=ALG) == []
@@ -273,13 +275,13 @@ def test_an_unmarked_copy_leads_to_the_manifest_by_its_looks(made: Recorded, url
 
 
 def test_looks_can_be_asked_for_where_there_is_a_mark(made: Recorded, url: str, stripped: Path) -> None:
-    with ResolutionClient(url) as client:
+    with ResolutionClient(url, seconds=PATIENCE) as client:
         assert [m.manifest_id for m in client.by_content(stripped, alg=LOOKS_ALG)] == [made.signed.manifest_id]
 
 
 def test_a_hint_counts_only_where_no_mark_is_read(made: Recorded, url: str, tmp_path: Path) -> None:
     encode_video(clip(5, 33, 96, 128), 16, tmp_path / "plain.mp4")
-    with ResolutionClient(url) as client:
+    with ResolutionClient(url, seconds=PATIENCE) as client:
         hint = (ALG, bytes.fromhex(made.content_id))
         assert client.by_content(tmp_path / "plain.mp4", hint=hint) == [RemoteMatch(made.signed.manifest_id)]
 
