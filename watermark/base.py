@@ -18,10 +18,10 @@ alignment), so a false VERIFIED is at most as likely as the smaller of both boun
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -44,8 +44,6 @@ LIST_SIZE = 8
 
 RECOGNITION_MARGIN = 2.0
 """How far the best of the issued payloads must stand above the second best, in standard deviations."""
-
-DEFAULT_SCHEME = "latent-residual"
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
@@ -198,39 +196,3 @@ def recognise(statistics: NDArray[np.float64]) -> int | None:
     best = float(statistics[order[0]])
     ahead = len(order) == 1 or best - float(statistics[order[1]]) >= RECOGNITION_MARGIN
     return int(order[0]) if ahead and best >= threshold(1, math.log2(len(statistics))) else None
-
-
-def make_extractor(
-    scheme: str = DEFAULT_SCHEME, *, vae: Any = None, shapes: Sequence[tuple[int, int, int]] = ()
-) -> Extractor:
-    """Return the extractor of a scheme by its name.
-
-    ``latent-still`` needs the VAE (a module or a folder), ``noise-sign`` the VAE or, to read more, the Wan pipeline.
-    ``shapes`` (T, H, W) are further shapes that ``latent-still`` tries by resizing where its own reads nothing.
-    Raises WatermarkError for an unknown scheme or a missing VAE.
-    """
-    if scheme == "latent-residual":
-        from safegen.watermark.clip.extraction import ClipExtractor
-
-        return ClipExtractor()
-    if scheme == "latent-still":
-        if vae is None:
-            raise WatermarkError("the latent-still scheme reads through a VAE", remedy="Pass vae=load_vae(folder).")
-        from safegen.watermark.still.latent_still import StillExtractor
-
-        return StillExtractor(vae, shapes)
-    if scheme == "noise-sign":
-        if vae is None:
-            raise WatermarkError(
-                "the noise-sign scheme reads through a VAE", remedy="Pass the Wan pipeline, its VAE or its folder."
-            )
-        from safegen.watermark.noise.noise_sign import NoiseSignExtractor
-
-        return NoiseSignExtractor(vae)
-    if scheme == "pixel":
-        from safegen.watermark.pixel import PixelScheme
-
-        return PixelScheme()
-    raise WatermarkError(
-        f"unknown watermark scheme {scheme!r}", remedy="Known: latent-residual, latent-still, noise-sign, pixel."
-    )

@@ -35,7 +35,7 @@ from benchmarks.watermark.meter import Meter
 from benchmarks.watermark.schemes import KEY, SCHEMES, Reading, Scheme, Studio, content_id, make_scheme
 from benchmarks.watermark.store import Store
 from safegen.types import Clip
-from safegen.watermark.base import DEFAULT_SCHEME
+from safegen.watermark.schemes import DEFAULT_SCHEME
 
 NULL_VARIANTS = (
     "identity",

@@ -178,7 +178,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
-class Held:
+class KeptConnection:
     """A connection to SQLite for many write transactions, which opening one for each would make a tenth slower."""
 
     def __init__(self, engine: Engine) -> None:

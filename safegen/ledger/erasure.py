@@ -6,8 +6,9 @@ Three steps, in this order, each of which may be repeated after a crash:
 2. *scrubbed*: the old pages leave SQLite's write-ahead log (PostgreSQL gave the table a new file in step 1);
 3. *recorded*: an entry (``erased``, or ``expired`` for fields whose time was over) is appended.
 
-No entry says that something was erased before it was: ``subjects.placed`` refuses one whose erasure is not scrubbed. An
-erasure that broke off is taken up by the next one; until then its fields are ``erasing``, and nothing opens them.
+No entry says that something was erased before it was: ``personal_records.note_entry`` refuses one whose erasure is not
+scrubbed. An erasure that broke off is taken up by the next one; until then its fields are ``erasing``, and nothing
+opens them.
 
 Deleting a row leaves copies of it in a database file: a page that was split keeps its old cells, a deleted tuple stays
 till it is vacuumed. So the whole table of keys, which is small, is emptied and written anew each time.

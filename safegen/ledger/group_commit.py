@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from safegen.errors import LedgerBusyError, LedgerDamagedError, LedgerError
+from safegen.ledger.append_results import Outcome, Receipt
 from safegen.ledger.entry import Draft
-from safegen.ledger.writing import Receipt
 
 MOST_TOGETHER: Final = 1000
 """Events of one transaction, as long as no single call brings more."""
 
-Outcome = list[Receipt] | LedgerError
 Commit = Callable[[Sequence[Sequence[Draft]]], Sequence[Outcome]]
 """Appends several jobs, each all or nothing, and answers each; what it raises concerns them all."""
 

@@ -26,12 +26,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Engine
 
 from safegen.errors import LedgerBusyError, LedgerDamagedError, LedgerError
+from safegen.ledger.append_results import Outcome, Receipt
 from safegen.ledger.database import errors_of, translate
 from safegen.ledger.entry import Draft, EventKind, decode_leaf, event_of
-from safegen.ledger.group_commit import Outcome, each_alone
+from safegen.ledger.group_commit import each_alone
 from safegen.ledger.postgres_pipeline import Pipeline, pipeline_of
 from safegen.ledger.statements import together
-from safegen.ledger.writing import MOST_AT_ONCE, Appender, Begun, Receipt, look_ups
+from safegen.ledger.writing import MOST_AT_ONCE, Appender, Begun, look_ups
 
 _INTEGRATOR: Final = 0x5AFE_6E0E  # the advisory lock
 _ROUND: Final = 1000  # rows of one round at most

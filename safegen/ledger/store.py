@@ -11,18 +11,20 @@ from sqlalchemy import Connection, Engine, Row, Select, select
 
 from safegen.errors import LedgerError
 from safegen.ledger import bindings, likeness_index, merkle, schema, tiles
+from safegen.ledger.append_results import Receipt
 from safegen.ledger.bindings import Binding
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from safegen.ledger.database import connect, parse_url, reading, sqlite_path
 from safegen.ledger.entry import COLUMNS, Entry, Event, EventKind, decode_leaf, draft, event_of
 from safegen.ledger.fsck import audit
 from safegen.ledger.fsck_report import LedgerReport
+from safegen.ledger.head_row import parse_head_key
 from safegen.ledger.models import checkpoints, entries, head
 from safegen.ledger.proof import InclusionProof, TreeReader, damaged
 from safegen.ledger.rows import column_faults
 from safegen.ledger.tiles import Place, Published
 from safegen.ledger.write_modes import Writer
-from safegen.ledger.writing import MOST_AT_ONCE, Receipt, parse_stored_key
+from safegen.ledger.writing import MOST_AT_ONCE
 from safegen.settings import LEDGER_BUSY_SECONDS
 from safegen.types import ContentId, Json
 
@@ -127,7 +129,7 @@ class Ledger:
         """The verifier key that the ledger names for itself; None before the first entry."""
         with reading(self._engine) as connection:
             stored = connection.execute(select(head.c.vkey)).scalar()
-        return parse_stored_key(stored) if stored else None
+        return parse_head_key(stored) if stored else None
 
     def count(self) -> int:
         """Return the number of entries, as the head row has it."""

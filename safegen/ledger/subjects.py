@@ -21,8 +21,10 @@ from sqlalchemy import text as sql
 
 from safegen.errors import InputError, KeyStoreError, LedgerBusyError, LedgerDamagedError, LedgerError
 from safegen.keys import wrapping
+from safegen.ledger.append_results import Receipt, RefusedError
 from safegen.ledger.database import reading, writing
 from safegen.ledger.entry import Entry, Event
+from safegen.ledger.personal_records import PERSONAL, committed_fields, record_of
 from safegen.ledger.subject_encryption import (
     commit_value,
     erasures,
@@ -45,11 +47,7 @@ from safegen.types import Json
 
 if TYPE_CHECKING:
     from safegen.ledger.store import Ledger
-    from safegen.ledger.writing import Receipt
     from safegen.settings import Home
-
-PERSONAL: Final = "personal"
-"""The member of an entry's body that commits to its personal fields."""
 
 ALG: Final = "hmac-sha256"
 MAX_SUBJECT: Final = 200
@@ -70,7 +68,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class PersonalField:
     """A personal field, opened. ``entry`` is None where its entry never came to be; ``problem`` says what is wrong."""
 
     record: str
@@ -117,8 +115,6 @@ class Personal:
         InputError for a subject without a name; KeyStoreError where the wrapping key is missing, or another one than
         this ledger's.
         """
-        from safegen.ledger.writing import RefusedError
-
         if not fields:
             return self._ledger.append(event)
         personal = self._deposit(check_subject(subject), fields)
@@ -158,11 +154,11 @@ class Personal:
 
         KeyStoreError where the wrapping key is missing or another one; LedgerDamagedError for a field that was altered.
         """
-        committed = _committed(entry)
+        committed = committed_fields(entry)
         if not committed:
             return {}
         with reading_keys(self._ledger._engine) as connection:
-            held = list(self._open(connection, personal_fields.c.record == _record(entry)))
+            held = list(self._open(connection, personal_fields.c.record == record_of(entry)))
         for one in held:
             if one.problem:
                 raise LedgerDamagedError(f"entry {entry.index}: {one.problem}")
@@ -181,7 +177,7 @@ class Personal:
         state = states(self._ledger, entry).get(name)
         return f"({state[0]})" if state else ""
 
-    def held(self, subject: str) -> list[Held]:
+    def held(self, subject: str) -> list[PersonalField]:
         """Return everything that is held about a subject, oldest first, each field checked against its entry."""
         check_subject(subject)
         with reading_keys(self._ledger._engine) as connection:
@@ -195,12 +191,12 @@ class Personal:
             found = list(self._open(connection, personal_fields.c.key_id == key_id))
         return [self._checked(one) for one in sorted(found, key=lambda h: (h.created, h.record, h.field))]
 
-    def _open(self, connection: Connection, where: Any) -> Iterator[Held]:
+    def _open(self, connection: Connection, where: Any) -> Iterator[PersonalField]:
         """Open the fields that hold something; those that cannot be opened are yielded with what is wrong."""
         wrapping_key, keys = self.wrapping_key(connection, create=False), dict[str, bytes]()
         rows = connection.execute(select(personal_fields).where(where, personal_fields.c.sealed.is_not(None))).all()
         for row in rows:
-            held = Held(row.record, row.field, row.entry, row.created)
+            held = PersonalField(row.record, row.field, row.entry, row.created)
             if wrapping_key is None:
                 raise wrapping.missing(self._home)
             try:
@@ -212,11 +208,11 @@ class Personal:
             else:
                 yield replace(held, value=value, opening=opening)
 
-    def _checked(self, held: Held) -> Held:
+    def _checked(self, held: PersonalField) -> PersonalField:
         if held.problem or held.entry is None:
             return held
         try:
-            _check(held, _committed(self._ledger.get(held.entry)))
+            _check(held, committed_fields(self._ledger.get(held.entry)))
         except LedgerError as error:
             return replace(held, problem=str(error))
         return held
@@ -247,13 +243,13 @@ class Personal:
 
 def states(ledger: Ledger, entry: Entry) -> dict[str, tuple[State, int | None]]:
     """Return how each personal field of an entry stands, with the entry that says so where it was erased. No key."""
-    committed = _committed(entry)
+    committed = committed_fields(entry)
     if not committed:
         return {}
     query = (
         select(personal_fields.c.field, personal_fields.c.sealed, erasures.c.entry, erasures.c.id)
         .select_from(personal_fields.outerjoin(erasures, erasures.c.id == personal_fields.c.erasure))
-        .where(personal_fields.c.record == _record(entry))
+        .where(personal_fields.c.record == record_of(entry))
     )
     with reading(ledger._engine) as connection:
         rows = {row.field: row for row in connection.execute(query)}
@@ -272,23 +268,6 @@ def _state(ledger: Ledger, row: Any) -> tuple[State, int | None]:
     except LedgerError:
         return State.MISSING, None
     return (State.ERASED, row.entry) if said == row.id else (State.MISSING, None)
-
-
-def placed(connection: Connection, index: int, event: Event) -> None:
-    """Note, in the transaction of an append, at which entry a record stands, or that an erasure is recorded.
-
-    LedgerError for an event that says something was erased which was not: only ``safegen.ledger.erasure`` gets there.
-    """
-    personal = event.body.get(PERSONAL)
-    if personal is not None and isinstance(personal, Mapping):
-        table = personal_fields
-        mine = (table.c.record == str(personal.get("record"))) & table.c.entry.is_(None)
-        connection.execute(table.update().where(mine).values(entry=index))
-    if event.kind in ("erased", "expired"):
-        done = erasures.c.id == str(event.body.get("erasure"))
-        done &= (erasures.c.state == "scrubbed") & (erasures.c.kind == str(event.kind))
-        if connection.execute(erasures.update().where(done).values(state="recorded", entry=index)).rowcount != 1:
-            raise LedgerError(f"nothing was {event.kind} that this entry could record")
 
 
 def check_subject(subject: str) -> str:
@@ -310,18 +289,7 @@ def _key_to_write(connection: Connection, wrapping_key: bytes | None, subject: s
     return str(row.key_id), unwrap(wrapping_key, row)
 
 
-def _committed(entry: Entry) -> Mapping[str, str]:
-    personal = entry.body.get(PERSONAL)
-    fields = personal.get("fields") if isinstance(personal, Mapping) else None
-    return {name: str(value) for name, value in fields.items()} if isinstance(fields, Mapping) else {}
-
-
-def _record(entry: Entry) -> str:
-    personal = entry.body.get(PERSONAL)
-    return str(personal.get("record")) if isinstance(personal, Mapping) else ""
-
-
-def _check(held: Held, committed: Mapping[str, str]) -> None:
+def _check(held: PersonalField, committed: Mapping[str, str]) -> None:
     given = commit_value(held.value, bytes.fromhex(held.opening))
     if not hmac.compare_digest(given, committed.get(held.field, "")):
         raise LedgerDamagedError(f"entry {held.entry} commits to another {held.field!r} than the one that is kept")

@@ -13,11 +13,12 @@ from sqlalchemy import Engine
 
 from safegen.errors import LedgerError
 from safegen.ledger import fair_lock
-from safegen.ledger.database import Held, writing
+from safegen.ledger.append_results import Outcome, Receipt
+from safegen.ledger.database import KeptConnection, writing
 from safegen.ledger.entry import Draft
-from safegen.ledger.group_commit import GroupCommit, Outcome, each_alone
+from safegen.ledger.group_commit import GroupCommit, each_alone
 from safegen.ledger.sequencer import Sequencer
-from safegen.ledger.writing import Appender, Receipt
+from safegen.ledger.writing import Appender
 
 INLINE: Final = "inline"
 SEQUENCED: Final = "sequenced"
@@ -59,7 +60,7 @@ class _Inline:
 
     def __init__(self, engine: Engine, path: Path | None, appender: Appender, busy_seconds: float) -> None:
         self._engine = engine
-        self._held = Held(engine) if engine.dialect.name == "sqlite" else None
+        self._held = KeptConnection(engine) if engine.dialect.name == "sqlite" else None
         self._appender = appender
         self._seconds = busy_seconds
         self._turns = fair_lock.Turns(path) if path is not None and fair_lock.possible() else None

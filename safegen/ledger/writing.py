@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final
@@ -13,9 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import ColumnElement, Connection, Dialect, bindparam, func, literal_column, select, text, update
 
 from safegen.errors import LedgerError
-from safegen.ledger import bindings, facts, foreign_manifests, likeness_index, merkle, subjects
+from safegen.ledger import bindings, facts, foreign_manifests, likeness_index, merkle, personal_records
+from safegen.ledger.append_results import Receipt, RefusedError
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, default_origin, open_checkpoint, sign_checkpoint
 from safegen.ledger.entry import COLUMNS, Draft, Event, EventKind, split_leaf
+from safegen.ledger.head_row import parse_frontier, parse_head_key
 from safegen.ledger.inserts import Insert
 from safegen.ledger.models import checkpoints, entries, hash_bands, head, nodes, soft_bindings
 from safegen.ledger.proof import TILE_LEVELS, damaged
@@ -54,19 +55,6 @@ Begun = tuple[Callable[[], Any], Callable[[], Any], Rows, Rows]
 
 _COLUMNS_OF: Final = attrgetter(*COLUMNS[1:])
 _TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What an append returns: the entry's index, its leaf hash (hex) and the signed checkpoint that first covers it."""
-
-    index: int
-    leaf_hash: str
-    checkpoint: str
-
-
-class RefusedError(LedgerError):
-    """One event cannot be recorded; it says nothing of the others."""
 
 
 def look_ups(dialect: Dialect, more_assets: str = "", more_ids: str = "") -> LookUps:
@@ -143,7 +131,7 @@ class Appender:
         for index, event in asking:  # these may refuse
             if event.kind in foreign_manifests.KINDS:
                 foreign_manifests.record(connection, index, event)
-            subjects.placed(connection, index, event)
+            personal_records.note_entry(connection, index, event)
         return [Receipt(i, made[i], note) if i in made else self._first_receipt(connection, i) for i in places]
 
     def _fresh(self, drafts: Sequence[Draft], size: int, known_rows: Sequence[Row]) -> tuple[list[Draft], list[int]]:
@@ -240,7 +228,7 @@ class Appender:
         if row is None:
             raise damaged("its head row is missing")
         size, peaks, stored_key = row
-        vkey, frontier = self._signer(stored_key), _frontier(size, peaks)
+        vkey, frontier = self._signer(stored_key), parse_frontier(size, peaks)
         last, time, covered, note = ends
         if frontier.size == 0 and last is None and covered is None:
             return vkey, frontier, ""
@@ -262,7 +250,7 @@ class Appender:
             return VerifierKey.of(self._origin or default_origin(self._key), self._key)
         if (checked := self._signers.get(str(stored_key))) is not None:
             return checked
-        known = parse_stored_key(stored_key)
+        known = parse_head_key(stored_key)
         if known != VerifierKey.of(known.name, self._key):
             raise LedgerError(
                 f"the ledger is signed by another key ({known})",
@@ -271,24 +259,9 @@ class Appender:
         return self._signers.setdefault(str(stored_key), known)
 
 
-def parse_stored_key(stored_key: object) -> VerifierKey:
-    """Return the verifier key that the head row names; LedgerDamagedError if it is none."""
-    try:
-        return VerifierKey.parse(str(stored_key))
-    except LedgerError as exc:
-        raise damaged(f"its head row: {exc}") from exc
-
-
 def _asks(event: Event) -> bool:
     """Whether the database must be asked about an event when it is there."""
-    return event.kind in _ASKING or subjects.PERSONAL in event.body
-
-
-def _frontier(size: object, peaks: object) -> merkle.Frontier:
-    try:
-        return merkle.Frontier(size, [bytes.fromhex(p) for p in peaks.split()])  # type: ignore[arg-type, attr-defined]
-    except (ValueError, TypeError, AttributeError) as exc:
-        raise damaged("its head row is malformed") from exc
+    return event.kind in _ASKING or personal_records.PERSONAL in event.body
 
 
 def _time_after(last: str) -> str:

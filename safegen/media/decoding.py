@@ -10,15 +10,10 @@ from safegen.errors import UnreadableMediaError
 from safegen.media.ffmpeg_process import FfmpegProcess, arguments, open_input
 from safegen.media.formats import Source, identify
 from safegen.media.images import MAX_FRAME_PIXELS, load_image
-from safegen.types import Clip
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-DEFAULT_MAX_FRAMES = 512
-DEFAULT_MAX_PIXELS = 2**28
-"""Pixels of a whole clip that ``read_clip`` holds at most: 805 MB as RGB (129 frames of 1920x1080)."""
 
 _HEADER_LIMIT = 32
 
@@ -42,35 +37,6 @@ def decode(path: Path | str, *, tolerant: bool = False) -> Iterator[NDArray[np.u
     if source.kind == "image":
         return iter([load_image(source)])
     return _decode_video(source, tolerant=tolerant)
-
-
-def read_clip(
-    path: Path | str,
-    *,
-    max_frames: int = DEFAULT_MAX_FRAMES,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    tolerant: bool = False,
-) -> Clip:
-    """Read a clip's frames into memory: its beginning, as far as ``max_frames`` and ``max_pixels`` (T*H*W) reach.
-
-    At least one frame is read. Raises what ``decode`` and ``probe`` raise.
-    """
-    import numpy as np
-
-    from safegen.media.probing import probe
-
-    frames: list[NDArray[np.uint8]] = []
-    stream = decode(path, tolerant=tolerant)
-    for frame in stream:
-        if frames and frame.shape != frames[0].shape:
-            raise UnreadableMediaError(f"{Path(path).name}: the picture size changes within the clip")
-        frames.append(frame)
-        if len(frames) >= max_frames or (len(frames) + 1) * frame.shape[0] * frame.shape[1] > max_pixels:
-            break
-    close = getattr(stream, "close", None)
-    if close is not None:
-        close()  # ends ffmpeg now rather than when the generator is collected
-    return Clip(np.stack(frames), probe(path, tolerant=tolerant).fps)
 
 
 def _decode_video(source: Source, *, tolerant: bool) -> Iterator[NDArray[np.uint8]]:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from safegen.errors import UnreadableMediaError
+from safegen.media.decoding import decode
 from safegen.media.ffmpeg_process import FfmpegProcess, arguments, open_input
 from safegen.media.formats import Kind, Source, identify
 from safegen.media.images import MAX_FRAME_PIXELS, image_size
@@ -41,9 +42,6 @@ def probe(path: Path | str, *, tolerant: bool = False) -> MediaInfo:
         width, height = image_size(source)
         return MediaInfo("image", width, height, 1, 0.0, 0.0, source.format.lower())
     codec, time_base, stamps = _packets(source, tolerant=tolerant)
-
-    from safegen.media.decoding import decode
-
     first = next(decode(path, tolerant=True))
     starts = [pts for pts, _ in stamps]
     # The mean interval is exact at a constant rate; a lone frame has none, so its own duration stands for it.

@@ -13,7 +13,7 @@ from safegen.types import ContentId, Json
 if TYPE_CHECKING:
     from safegen.ledger.erasure import Erasure
     from safegen.ledger.store import Ledger
-    from safegen.ledger.subjects import Held, Personal
+    from safegen.ledger.subjects import Personal, PersonalField
     from safegen.settings import Home
 
 FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -164,14 +164,14 @@ def complete(home: Home, ledger: Ledger, erasure: Erasure) -> int:
     return finish(ledger, erasure)
 
 
-def _about(ledger: Ledger, held: Held) -> dict[str, Json]:
+def _about(ledger: Ledger, held: PersonalField) -> dict[str, Json]:
     if held.entry is None:
         return {"kind": None, "time": None, "content_id": None}
     entry = ledger.get(held.entry)
     return {"kind": entry.kind, "time": entry.time, "content_id": entry.content_id}
 
 
-def _clips(ledger: Ledger, held: list[Held]) -> tuple[str, ...]:
+def _clips(ledger: Ledger, held: list[PersonalField]) -> tuple[str, ...]:
     """Content ids of the clips that entries with these fields released."""
     found: dict[str, None] = {}
     for index in sorted({one.entry for one in held if one.entry is not None}):

@@ -71,6 +71,11 @@ def read_certificates(content: bytes, name: str = "the file") -> tuple[x509.Cert
     raise InputError(f"{name} holds no certificate", remedy="Give the chain as PEM, leaf first, then its issuers.")
 
 
+def pem_of(certificate: x509.Certificate) -> str:
+    """Return a certificate as PEM."""
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
 def _whole(certificate: x509.Certificate) -> x509.Certificate:
     """Touch every part of a certificate: each is parsed on first use, and here is where that may fail."""
     _ = (certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key())

@@ -10,10 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from safegen.errors import InputError, UnreadableMediaError, VerificationError
-from safegen.provenance.certificates import read_certificates
+from safegen.provenance.certificates import pem_of, read_certificates
 from safegen.provenance.examining import Reading
 from safegen.provenance.read import find_sidecar
 from safegen.provenance.report import clean
@@ -55,7 +53,7 @@ def read_anchors(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error}", remedy="Give a file of certificates.") from error
-    return "".join(c.public_bytes(Encoding.PEM).decode() for c in read_certificates(content, str(path)))
+    return "".join(map(pem_of, read_certificates(content, str(path))))
 
 
 class _Reader:

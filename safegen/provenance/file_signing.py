@@ -15,7 +15,7 @@ from safegen.provenance.credential import Credential, CredentialState
 from safegen.provenance.manifest import ManifestSpec
 from safegen.provenance.native.jumbf import manifests
 from safegen.provenance.read import read_credential
-from safegen.provenance.signers import store_signer
+from safegen.provenance.signer_sources import store_signer
 from safegen.provenance.signing_identity import Seal, Sealing, use_seal
 from safegen.types import ContentId, Json
 

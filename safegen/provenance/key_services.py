@@ -84,7 +84,7 @@ def _token_signature(library: Any, public: object) -> Callable[[Any, bytes], byt
 
 def _pin(query: Mapping[str, str], ask: Ask) -> str:
     source = query.get("pin-source", "").removeprefix("file:")
-    return _text(Path(source)).strip() if source else ask("PIN of the token: ")
+    return _read_text_file(Path(source)).strip() if source else ask("PIN of the token: ")
 
 
 def awskms(path: str, query: Mapping[str, str], _ask: Ask) -> CallbackSigner:
@@ -162,10 +162,10 @@ def _refuse(query: Mapping[str, str], name: str, remedy: str) -> None:
 
 
 def _chain(query: Mapping[str, str], name: str, uri: str) -> str:
-    return _text(Path(_needed(query, name, uri)))
+    return _read_text_file(Path(_needed(query, name, uri)))
 
 
-def _text(path: Path) -> str:
+def _read_text_file(path: Path) -> str:
     try:
         return path.expanduser().read_text("utf-8")
     except (OSError, UnicodeError) as error:

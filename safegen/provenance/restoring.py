@@ -27,7 +27,7 @@ from safegen.provenance.file_signing import SignedAsset, read_back, signed_asset
 from safegen.provenance.library import report_on
 from safegen.provenance.manifest import KeptManifest, Manifest
 from safegen.provenance.read import read_credential
-from safegen.provenance.signers import store_signer
+from safegen.provenance.signer_sources import store_signer
 from safegen.provenance.signing_identity import Seal, Sealing, use_seal
 from safegen.types import LOOKS_ALG, ContentId
 

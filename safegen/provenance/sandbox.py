@@ -24,7 +24,7 @@ BYTES_PER_SECOND: Final = 20 << 20
 
 MAX_ANSWER: Final = 64 << 20
 _STARTING: Final = 10.0  # seconds, for the interpreter on a busy machine
-_MAIN: Final = "from safegen.provenance.sandbox import main; main()"
+_MAIN: Final = "from safegen.provenance.sandbox_worker import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,50 +101,14 @@ def run(task: Task, limits: ReadLimits, seconds: float) -> dict[str, Any]:
         answer = None
     if isinstance(answer, dict):
         return answer
-    return _error(f"reading it took too much memory, or crashed (the process ended with {done.returncode})")
+    return out_of_limits(f"reading it took too much memory, or crashed (the process ended with {done.returncode})")
 
 
 def too_slow(seconds: float) -> dict[str, Any]:
     """Return a report: reading did not end in time."""
-    return _error(f"reading it took longer than {seconds:.3g} s (see {SECONDS_VARIABLE})")
+    return out_of_limits(f"reading it took longer than {seconds:.3g} s (see {SECONDS_VARIABLE})")
 
 
-def main() -> None:
-    """Read a task from standard input, and write the report to standard output."""
-    request = json.load(sys.stdin.buffer)
-    _limit(request["memory"], request["seconds"])
-    from safegen.provenance.examining import examine_whole
-
-    manifest = request["manifest"]
-    task = Task(
-        Path(request["path"]),
-        request["anchors"],
-        None if manifest is None else bytes.fromhex(manifest),
-        [Path(p) for p in request["fragments"]],
-        request["crjson"],
-    )
-    answer = json.dumps(examine_whole(task, request["seconds"]))
-    if len(answer) > MAX_ANSWER:
-        answer = json.dumps(_error("what its manifests say is unreasonably long"))
-    sys.stdout.write(answer)
-    sys.stdout.flush()
-    os._exit(0)  # nothing of the library's is to be taken down any more
-
-
-def _limit(memory: int, seconds: float) -> None:
-    if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # kills also within foreign code
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        import resource
-    except ImportError:  # Windows: the time limit remains
-        return
-    for which, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
-        try:
-            resource.setrlimit(which, (value, value))
-        except (OSError, ValueError):  # a lower limit is in force already, or the system has none
-            continue
-
-
-def _error(problem: str) -> dict[str, Any]:
+def out_of_limits(problem: str) -> dict[str, Any]:
+    """Return the fields of a report that ends with the error ``Limit``."""
     return {"error": "Limit", "problem": problem}

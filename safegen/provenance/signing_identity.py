@@ -14,7 +14,8 @@ from safegen.keys import KeyStore
 from safegen.provenance.backends import Backend, Order
 from safegen.provenance.manifest import Statement
 from safegen.provenance.ocsp import VARIABLE, OcspMode, Revocation, check_revocation, parse_mode
-from safegen.provenance.signers import Signer, open_signer, store_signer
+from safegen.provenance.signer_sources import open_signer, store_signer
+from safegen.provenance.signers import Signer
 from safegen.provenance.timestamps import Stamping, parse_authorities
 from safegen.provenance.trust import record_signer
 from safegen.settings import Home

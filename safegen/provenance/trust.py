@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 
 from safegen.errors import ConfigError, InputError
 from safegen.files import replace_file
 from safegen.keys import KeyStore
-from safegen.provenance.certificates import read_certificates
+from safegen.provenance.certificates import pem_of, read_certificates
 from safegen.provenance.signers import Signer
 from safegen.settings import Home
 from safegen.types import Json
@@ -92,7 +92,7 @@ class Trust:
     def of(cls, home: Home, keys: Sequence[KeyStore]) -> Trust:
         """Return what ``home`` trusts: its key stores, the signers that it has used, and the trust lists."""
         recorded = [read_certificates(p.read_bytes(), str(p)) for p in sorted(_signers(home).glob("*.pem"))]
-        anchors = [k.root_pem for k in keys] + [_pem(chain[-1]) for chain in recorded]
+        anchors = [k.root_pem for k in keys] + [pem_of(chain[-1]) for chain in recorded]
         serials = [k.leaf_serial for k in keys] + [f"{chain[0].serial_number:x}" for chain in recorded]
         return cls("".join(dict.fromkeys(anchors)), frozenset(serials), trust_lists(home))
 
@@ -114,7 +114,7 @@ def record_signer(home: Home, signer: Signer) -> None:
     leaf = x509.load_pem_x509_certificate(signer.chain_pem.encode())
     path = _signers(home) / f"{leaf.fingerprint(hashes.SHA256()).hex()}.pem"
     if not path.exists():
-        _write(path, (_pem(leaf) + signer.issuer_pem).encode())
+        _write(path, (pem_of(leaf) + signer.issuer_pem).encode())
 
 
 def trust_lists(home: Home) -> tuple[TrustList, ...]:
@@ -143,7 +143,7 @@ def add_list(home: Home, name: str, kind: str, content: bytes, *, source: str, n
                 f"{certificate.subject.rfc4514_string()} in {source} is no certification authority",
                 remedy="A trust list holds roots and issuing CAs, not the certificates that they issue.",
             )
-    pem = "".join(map(_pem, certificates))
+    pem = "".join(map(pem_of, certificates))
     date = now.astimezone(dt.UTC).isoformat(timespec="seconds")
     entry = TrustList(name, "tsa" if kind == "tsa" else "signer", date, source, pem)
     head = {"name": name, "kind": kind, "date": date, "source": source, "anchors": pem}
@@ -234,7 +234,3 @@ def _write(path: Path, content: bytes) -> None:
         replace_file(path, content)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error}", remedy="Check the folder's owner and free space.") from error
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()

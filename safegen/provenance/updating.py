@@ -22,7 +22,7 @@ from safegen.provenance.library import manifest_ids, media_type
 from safegen.provenance.manifest import InputFile, Manifest, Relationship
 from safegen.provenance.native.jumbf import manifests
 from safegen.provenance.read import read_credential
-from safegen.provenance.signers import store_signer
+from safegen.provenance.signer_sources import store_signer
 from safegen.provenance.signing_identity import Seal, use_seal
 from safegen.types import ContentId
 

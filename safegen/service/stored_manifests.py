@@ -11,16 +11,22 @@ import hashlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import numpy as np
 
 from safegen.errors import InputError, LedgerDamagedError, LedgerError, ProvenanceError, ResolutionError
 from safegen.files import replace_file
+from safegen.keys import KeyStore
+from safegen.ledger import Event, InclusionProof, Ledger, foreign_lookup, foreign_manifests, verify_inclusion
+from safegen.ledger.foreign_lookup import StoredManifest
+from safegen.ledger.subjects import Personal
+from safegen.media.images import encode_png
+from safegen.provenance.native.jumbf import manifests
 from safegen.settings import Home
 from safegen.types import Json
 
-if TYPE_CHECKING:
-    from safegen.ledger import Event, Ledger
-    from safegen.ledger.foreign_manifests import StoredManifest
+# Imported where it is used: provenance.read, for c2pa.
 
 RECEIPT_TYPE: Final = "org.c2pa.manifest-receipt"
 PROOF_ALG: Final = "c2sp.org/tlog-proof@v1"
@@ -42,14 +48,12 @@ class Storage:
 
         InputError if it is no manifest store whose signature holds, or its id is taken by another one.
         """
-        from safegen.ledger import foreign_manifests
-
         manifest_id = _checked_id(manifest)
         digest = hashlib.sha256(manifest).hexdigest()
         with self._ledger(write=True) as ledger:
             if ledger.find_manifest(manifest_id) is not None:
                 raise InputError("this home has made that manifest itself, and keeps it anyway")
-            held = foreign_manifests.find(ledger, manifest_id)
+            held = foreign_lookup.find(ledger, manifest_id)
             if held is not None and held.sha256 != digest:
                 raise InputError("another manifest store is kept under the id of its active manifest")
             self._write(manifest_id, manifest)
@@ -62,11 +66,9 @@ class Storage:
 
         NotStoredError if it is not stored, or there is nothing to replace.
         """
-        from safegen.ledger import foreign_manifests
-
         with self._ledger(write=True) as ledger:
             self._held(ledger, manifest_id)
-            before = foreign_manifests.find_bound(ledger, alg, value, 1000)
+            before = foreign_lookup.find_bound(ledger, alg, value, 1000)
             if replace and not before:
                 raise NotStoredError("no stored manifest has this binding")
             if before != [manifest_id] and (replace or manifest_id not in before):
@@ -74,8 +76,6 @@ class Storage:
 
     def drop(self, manifest_id: str, holder: str) -> None:
         """Give a stored manifest up, with its bindings. NotStoredError if it is not stored."""
-        from safegen.ledger import foreign_manifests
-
         with self._ledger(write=True) as ledger:
             self._held(ledger, manifest_id)
             self._append(ledger, foreign_manifests.unstored_event(manifest_id), holder)
@@ -83,23 +83,17 @@ class Storage:
 
     def _append(self, ledger: Ledger, event: Event, holder: str) -> None:
         """Record an event; the name of the token's holder is kept beside the entry, where it can be erased."""
-        from safegen.ledger.subjects import Personal
-
         Personal(ledger, self._home).append(event, holder, {"holder": holder})
 
     def bound(self, alg: str, value: bytes, limit: int) -> list[str]:
         """The ids of stored manifests that a binding leads to."""
-        from safegen.ledger import foreign_manifests
-
         with self._ledger() as ledger:
-            return foreign_manifests.find_bound(ledger, alg, value, limit)
+            return foreign_lookup.find_bound(ledger, alg, value, limit)
 
     def read(self, manifest_id: str) -> bytes | None:
         """The stored manifest store; None if there is none. LedgerDamagedError if it is not what was taken in."""
-        from safegen.ledger import foreign_manifests
-
         with self._ledger() as ledger:
-            held = foreign_manifests.find(ledger, manifest_id)
+            held = foreign_lookup.find(ledger, manifest_id)
         if held is None:
             return None
         try:
@@ -130,8 +124,6 @@ class Storage:
 
     def check(self, manifest_id: str, receipt: Mapping[str, Json]) -> str:
         """Why a receipt does not show that the stored manifest was taken in here; empty if it does."""
-        from safegen.ledger import InclusionProof, verify_inclusion
-
         with self._ledger() as ledger:
             held = self._held(ledger, manifest_id)
             entry, key = ledger.get(held.entry), ledger.vkey
@@ -150,17 +142,12 @@ class Storage:
         return ""
 
     def _held(self, ledger: Ledger, manifest_id: str) -> StoredManifest:
-        from safegen.ledger import foreign_manifests
-
-        held = foreign_manifests.find(ledger, manifest_id)
+        held = foreign_lookup.find(ledger, manifest_id)
         if held is None:
             raise NotStoredError("no such manifest is stored here")
         return held
 
     def _ledger(self, *, write: bool = False) -> Ledger:
-        from safegen.keys import KeyStore
-        from safegen.ledger import Ledger
-
         if not write:
             return Ledger.open(self._home.ledger_url, create=False, read_only=True)
         keys = KeyStore.load(self._home)
@@ -182,17 +169,12 @@ class Storage:
 
 def _checked_id(manifest: bytes) -> str:
     """The active manifest's id. InputError unless the C2PA library reads the store and its signature holds."""
-    from safegen.ledger.foreign_manifests import MAX_ID
-    from safegen.media.images import encode_png
-    from safegen.provenance.native.jumbf import manifests
     from safegen.provenance.read import read_manifest_store
 
     try:
         labels = [each.label for each in manifests(manifest)]
     except ProvenanceError as error:
         raise InputError(f"the body is no C2PA manifest store: {error}") from error
-    import numpy as np
-
     with tempfile.TemporaryDirectory(prefix="safegen-") as folder:
         blank = Path(folder) / "blank.png"  # the library reads manifests together with an asset: here of another one
         encode_png(np.zeros((8, 8, 3), np.uint8), blank)
@@ -200,6 +182,6 @@ def _checked_id(manifest: bytes) -> str:
     if not (found.signature_valid or found.only_expired) or found.manifest_id is None:
         codes = ", ".join(found.failure_codes) or found.problem
         raise InputError(f"the body is no C2PA manifest store whose signature holds: {codes}")
-    if not labels or labels[-1] != found.manifest_id or len(found.manifest_id) > MAX_ID:
+    if not labels or labels[-1] != found.manifest_id or len(found.manifest_id) > foreign_manifests.MAX_ID:
         raise InputError("the active manifest's id cannot be kept")
     return found.manifest_id

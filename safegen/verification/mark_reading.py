@@ -91,8 +91,8 @@ class MarkReader:
         """Yield the ways to read a mark, cheapest first; what cannot be loaded is named in ``unread``."""
         from safegen.media import decode
         from safegen.release.marking import PIXEL_SCHEME, STILL_FRAMES
-        from safegen.watermark.base import make_extractor
         from safegen.watermark.clip.extraction import extract_stream
+        from safegen.watermark.schemes import make_extractor
 
         def under_all(extractor: Extractor) -> Callable[[], Extraction]:
             return lambda: max((extractor.extract_frames(clip.frames, key) for key in marks), key=_rank)

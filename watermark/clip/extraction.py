@@ -383,7 +383,7 @@ def _merge(old: list[_Segment], new: list[_Segment]) -> list[_Segment]:
 
 
 class ClipExtractor:
-    """``extract_frames`` as an object, for whoever picks schemes by name (base.make_extractor)."""
+    """``extract_frames`` as an object, for whoever picks schemes by name (schemes.make_extractor)."""
 
     scheme = pattern.SCHEME
 

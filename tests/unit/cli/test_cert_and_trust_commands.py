@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from safegen.cli import app
 from safegen.errors import ConfigError, KeyStoreError
 from safegen.keys import KeyStore
-from safegen.provenance.signers import open_signer
+from safegen.provenance.signer_sources import open_signer
 from safegen.provenance.signing_identity import Seal
 from safegen.settings import Home
 from tests.unit.provenance.pki_samples import Authority

@@ -25,7 +25,7 @@ from safegen.provenance.native import writer
 from safegen.provenance.native.cose import ClaimSigner
 from safegen.provenance.native.writer import Request, write, write_file, write_in_place
 from safegen.provenance.read import read_credential
-from safegen.provenance.signers import store_signer
+from safegen.provenance.signer_sources import store_signer
 from safegen.settings import Home
 from tests.processes import in_fork
 from tests.unit.provenance.provenance_samples import ffmpeg, make_clip, make_spec, make_still

@@ -23,7 +23,7 @@ from safegen.provenance.engine import make_context
 from safegen.provenance.file_signing import SignedAsset, sign_file, sign_own_file
 from safegen.provenance.manifest import InputFile, ManifestSpec, MediaFormat, Mode, Relationship
 from safegen.provenance.read import read_credential
-from safegen.provenance.signers import store_signer
+from safegen.provenance.signer_sources import store_signer
 from safegen.provenance.signing_identity import Seal
 from safegen.settings import Home
 from safegen.types import ContentId

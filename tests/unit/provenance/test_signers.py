@@ -24,7 +24,8 @@ from safegen.provenance.certificates import write_pki
 from safegen.provenance.credential import CredentialState
 from safegen.provenance.file_signing import SignedAsset, sign_file
 from safegen.provenance.read import read_credential
-from safegen.provenance.signers import CallbackSigner, Signer, open_signer, store_signer
+from safegen.provenance.signer_sources import open_signer, store_signer
+from safegen.provenance.signers import CallbackSigner, Signer
 from safegen.provenance.signing_identity import Seal
 from safegen.provenance.trust import Trust
 from safegen.settings import Home

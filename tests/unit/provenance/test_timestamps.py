@@ -18,7 +18,7 @@ from safegen.provenance.backends import BACKENDS, Signing
 from safegen.provenance.credential import CredentialState
 from safegen.provenance.file_signing import SignedAsset, sign_file
 from safegen.provenance.read import read_credential
-from safegen.provenance.signers import store_signer
+from safegen.provenance.signer_sources import store_signer
 from safegen.provenance.signing_identity import Seal
 from safegen.provenance.timestamps import Stamping, parse_authorities, relay
 from safegen.provenance.trust import Trust, add_list

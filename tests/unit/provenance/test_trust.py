@@ -19,7 +19,8 @@ from safegen.provenance import trust as trust_module
 from safegen.provenance.credential import CredentialState
 from safegen.provenance.file_signing import sign_file
 from safegen.provenance.read import read_credential
-from safegen.provenance.signers import CallbackSigner, open_signer
+from safegen.provenance.signer_sources import open_signer
+from safegen.provenance.signers import CallbackSigner
 from safegen.provenance.signing_identity import Seal
 from safegen.provenance.trust import OFFICIAL, Trust, add_list, trust_lists, update
 from safegen.settings import Home

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from safegen.errors import PayloadError, WatermarkError
-from safegen.media.decoding import read_clip
+from safegen.media import read_clip
 from safegen.media.encoding import encode_video
 from safegen.types import ContentId
 from safegen.watermark import base

@@ -14,7 +14,7 @@ import torch
 
 from safegen.errors import PayloadError, WatermarkError
 from safegen.types import ContentId
-from safegen.watermark import base, ecc
+from safegen.watermark import base, ecc, schemes
 from safegen.watermark.clip import extraction, pattern, reading
 from safegen.watermark.payload import Payload, from_bits, pack, to_bits, unpack
 from safegen.watermark.still import carrier
@@ -351,8 +351,8 @@ def test_recognition_among_one_or_none() -> None:
 
 def test_unknown_scheme_is_refused() -> None:
     with pytest.raises(WatermarkError, match="unknown watermark scheme"):
-        base.make_extractor("tree-ring")
+        schemes.make_extractor("tree-ring")
     for scheme in ("latent-still", "noise-sign"):
         with pytest.raises(WatermarkError, match="VAE"):
-            base.make_extractor(scheme)
-    assert base.make_extractor().scheme == "latent-residual"
+            schemes.make_extractor(scheme)
+    assert schemes.make_extractor().scheme == "latent-residual"

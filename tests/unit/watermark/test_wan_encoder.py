@@ -51,7 +51,7 @@ def test_reading_needs_no_diffusers() -> None:
     code = """
 import sys
 from safegen.generators import resolve, vae_folder
-from safegen.watermark.base import make_extractor
+from safegen.watermark.schemes import make_extractor
 import numpy as np
 make_extractor(vae=vae_folder(resolve("tiny"))).extract_frames(np.zeros((5, 192, 192, 3), np.uint8), bytes(32))
 assert "diffusers" not in sys.modules and "transformers" not in sys.modules
