@@ -29,9 +29,9 @@ from safegen.errors import BlockedError
 from safegen.generators import Card, load, resolve
 from safegen.generators.observing import part_digest
 from safegen.generators.training.probe import Labelled, Plan, circumstances, collect, train
+from safegen.generators.training.probe_fit import figures, fit, is_held_out
 from safegen.keys import KeyStore
 from safegen.policies.probes.probe_set import LATENTS, SHIPPED, STOP_SCORE, TEXT_STATES
-from safegen.policies.training.probe_fit import figures, fit, is_held_out
 from safegen.settings import Home
 from safegen.tinymodel.world import COLOR_WORDS, GROUNDS, SHAPE_WORDS, SKIES, captions
 

@@ -13,7 +13,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen.detectors.evaluation import (
+from safegen.detectors.forensic import MAX_PROBABILITY
+from safegen.detectors.model import MODEL_ID, WEIGHTS, Model, save
+from safegen.detectors.training import dataset
+from safegen.detectors.training.dataset import Features
+from safegen.detectors.training.evaluation import (
     TARGET_RATE,
     HeldOut,
     hold_out_pairs,
@@ -22,17 +26,13 @@ from safegen.detectors.evaluation import (
     summary,
     weights,
 )
-from safegen.detectors.forensic import MAX_PROBABILITY
-from safegen.detectors.model import MODEL_ID, WEIGHTS, Model, save
-from safegen.detectors.training import dataset
-from safegen.detectors.training.dataset import Features
 from safegen.errors import SafegenError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from safegen.detectors.evaluation import Scorer, Vector
+    from safegen.detectors.training.evaluation import Scorer, Vector
 
 REGULARISATION = 0.03
 _FLOOR_REGULARISATION = 1.0  # two numbers need no restraint: the floor is not to look lower than it is

@@ -27,8 +27,8 @@ import numpy as np
 
 from safegen.errors import ConfigError, InputError, SafegenError
 from safegen.generators.observing import Observer, bound_parts, latent_features, part_digest, text_features
+from safegen.generators.training.probe_fit import check_labels, figures, fit, is_held_out
 from safegen.policies.probes.probe_set import LATENTS, STOP_SCORE, TEXT_STATES, Probe, check_words
-from safegen.policies.training.probe_fit import check_labels, figures, fit, is_held_out
 from safegen.types import Json
 
 if TYPE_CHECKING:

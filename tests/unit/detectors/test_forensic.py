@@ -152,8 +152,7 @@ def test_training_finds_a_real_difference_and_saves_what_it_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("sklearn")
-    from safegen.detectors import evaluation
-    from safegen.detectors.training import train
+    from safegen.detectors.training import evaluation, train
 
     monkeypatch.setattr(evaluation, "_BOOTSTRAPS", 20)
     trained, report = train.train(separable(4.0))
@@ -170,7 +169,7 @@ def test_training_finds_a_real_difference_and_saves_what_it_loads(
 
 def test_training_reports_chance_where_there_is_nothing() -> None:
     pytest.importorskip("sklearn")
-    from safegen.detectors.evaluation import hold_out_pairs
+    from safegen.detectors.training.evaluation import hold_out_pairs
     from safegen.detectors.training.train import fit
 
     data = separable(0.0)
