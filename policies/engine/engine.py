@@ -127,16 +127,17 @@ class Engine:
             decided.append((case.decide(share + perf_counter() - began), case))
         return decided
 
-    def judge_frames(self, frames: NDArray[np.uint8], fps: float, text: str = "") -> Decision:
+    def judge_frames(self, frames: NDArray[np.uint8], fps: float, text: str = "", *, every: bool = False) -> Decision:
         """Judge generated frames, uint8 [T, H, W, 3] RGB; ``fps`` gives the times in the reasons (0 for stills).
 
-        ``text`` is what they were generated from: what a picture shows may depend on it (``data/joint.yaml``).
+        ``text`` is what they were generated from: what a picture shows may depend on it (``data/joint.yaml``). With
+        ``every`` no frame is passed over.
         """
         started = perf_counter()
         check_frames(frames, fps)
         case = Case(self.pack)
         context = self._context([("prompt", text)], Case(self.pack))
-        self._frames.judge(frames, fps, "frames", case, "frames", context)
+        self._frames.judge(frames, fps, "frames", case, "frames", context, every=every)
         return case.decide(perf_counter() - started)
 
     def _context(self, texts: Sequence[tuple[str, str]], case: Case) -> Context:

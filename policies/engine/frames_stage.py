@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -61,10 +61,17 @@ class FrameJudge:
         case: Case,
         where: Where,
         context: Context,
+        *,
+        every: bool = False,
     ) -> None:
-        """Judge uint8 [H, W, 3] RGB frames (``fps`` 0: stills) together with the text beside them, into ``case``."""
+        """Judge uint8 [H, W, 3] RGB frames (``fps`` 0: stills) together with the text beside them, into ``case``.
+
+        With ``every`` all frames are looked at, whatever rate the pack names.
+        """
         case.sources.append(source)
         policy = self._pack.frames
+        if every:
+            policy = replace(policy, sample_fps=max(policy.sample_fps, fps))
         ran = False
         for spec in policy.specs:
             with self._lock:

@@ -1,7 +1,7 @@
 """Whether the text classifiers can read a text at all. They know English; what they cannot read goes to a person.
 
-Three tests, all deliberately simple: a word of two letters or more in another script is unreadable; a text without any
-word says nothing that could be judged; and a text of Latin letters of which hardly a word is in a small English
+Four tests, all deliberately simple: a word of two letters or more in another script is unreadable; a text without any
+word says nothing that could be judged; a word too long to be one hides what it says; and a text of Latin letters of which hardly a word is in a small English
 vocabulary is in another language, or is no language.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from safegen.policies.text.run_together import hides_words
 from safegen.policies.text.views import View, fold_character
 
 VOCABULARY = Path(__file__).parents[1] / "data" / "english.vocabulary"
@@ -20,6 +21,7 @@ _WORD = re.compile(r"[^\W\d_]{2,}", re.UNICODE)
 _MIN_WORDS = 4  # fewer words say too little about a language
 _MIN_KNOWN = 0.5
 _GIBBERISH = 0.25  # less is no English, nor half of it
+_ENCODINGS = frozenset({"base64", "hex", "percent", "entities", "escapes"})
 _ENDINGS = ("s", "es", "ed", "ing", "ly", "er", "d")
 
 
@@ -31,12 +33,14 @@ def vocabulary() -> frozenset[str]:
 
 
 def unreadable(text: str, views: Sequence[View]) -> str:
-    """Return why the text cannot be read ("script", "no words" or "vocabulary"), or an empty string where it can."""
+    """Return why the text cannot be read ("script", "no words", "run together" or "vocabulary"), or an empty string where it can."""
     for word in _WORD.findall(text):
         if not word.isascii() and not any("a" <= c <= "z" for c in _folded(word)):
             return "script"
     if not any(_WORD.search(view.text) for view in views if view.reliable):
         return "no words"
+    if not any(view.name in _ENCODINGS for view in views) and hides_words(views[0].text):
+        return "run together"
     known = vocabulary()
     best = 1.0
     for view in views:

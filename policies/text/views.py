@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from safegen.errors import PolicyError
+from safegen.policies.text import run_together
 from safegen.policies.text.decodings import decodings
 
 _MAP = Path(__file__).parents[1] / "data" / "lookalikes.map"
@@ -34,7 +35,13 @@ def _lookalikes() -> dict[str, str]:
     return {odd: plain for plain, odds in pairs for odd in odds}
 
 
-_CONFUSABLE = _lookalikes()
+_TAGS = {chr(0xE0000 + code): chr(code) for code in range(0x20, 0x7F)}
+"""Tag characters: invisible, and to a tokenizer as good as the ASCII that each stands for."""
+
+_INDICATORS = {chr(0x1F1E6 + n): letter for n, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+"""Regional indicators: two are a flag, more of them spell words."""
+
+_CONFUSABLE = _lookalikes() | _TAGS | _INDICATORS
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _ROT13 = str.maketrans(_ALPHABET, _ALPHABET[13:] + _ALPHABET[:13])
@@ -169,6 +176,21 @@ def _join(view: View) -> View:
     return joined
 
 
+def _cut(view: View, places: Sequence[int]) -> View:
+    """Put a blank at each of some places in the text, where words run together."""
+    return _edit(view, "cut", [(at, at, " ") for at in places]) if places else view
+
+
+def _without_humps(text: str, clean: View) -> View:
+    """The clean view with the words apart that capitals begin: "ARedBall"."""
+    places = set(run_together.humps(text))
+    if not places:
+        return clean
+    if clean.origin is None:
+        return _cut(clean, sorted(places))
+    return _cut(clean, [i for i, origin in enumerate(clean.origin) if origin in places])
+
+
 def _without_marks(view: View) -> View:
     """Remove marks between letters and leave blanks alone: "w.o.r.d b.y w.o.r.d" keeps its words apart."""
     inner = [(m.start(), m.end(), "") for m in _INNER_MARK.finditer(view.text)]
@@ -216,14 +238,16 @@ def _decoded(text: str) -> list[View]:
 def views_of(text: str) -> tuple[View, ...]:
     """Return the distinct views of ``text``, the plainest first.
 
-    clean, leet (two readings), joined, symbols, what is encoded (base64, hex, percent, entities, escapes); then those
+    clean, leet (two readings), joined, cut (words that ran together), symbols, what is encoded (base64, hex, percent, entities, escapes); then those
     that are no readings of honest text: rot13, reversed, and raw (lower case, look-alikes left in place). Scores are
     the maximum over views. A view that equals an earlier one is left out, so plain English costs three.
     """
     clean = fold(text)
     leet = _unleet(clean)
     joined = _join(clean)
-    candidates = [clean, leet, joined, _join(leet), _unleet(joined), _without_marks(leet)]
+    apart = _without_humps(text, clean)
+    candidates = [clean, leet, joined, _join(leet), _unleet(joined), _without_marks(leet), apart]
+    candidates += [_cut(view, run_together.seams(view.text)) for view in (apart, joined)]
     if leet is not clean and ("1" in clean.text or "!" in clean.text):
         candidates.append(replace(_unleet(clean, _LEET_L), name="leet_l"))
     if not clean.text.isascii():

@@ -3,7 +3,8 @@
 Texts and pictures are judged wherever they hide, by their type and not by their name. Tensors that stand for texts are
 accepted with a token that says safegen made them (``safegen.generation.embeddings``). What is left (latents, other
 tensors, objects that nobody knows) cannot be judged, and is refused: a new pipeline's new argument is closed until it
-is known. What the pipeline gets are copies of what was judged, so that nothing can change in between."""
+is known. What the pipeline gets are copies of what was judged, so that nothing can change in between.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +12,13 @@ import dataclasses
 import hashlib
 import numbers
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from safegen.errors import InputError
+from safegen.generation.step_callback import CallerCallback
 from safegen.types import Clip, Json
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ _MAX_DEPTH: Final = 4
 _EMBEDDING = re.compile(r"embed|attention_mask|cu_seqlens|text_ids")
 _PICTURE = re.compile(r"image|video|frame|mask|picture|photo|pose|control|background|reference")
 _MOVING = re.compile(r"video|frames")
+_GUIDANCE = re.compile(r"guidance|cfg")
+_NO_WEIGHT = re.compile(r"rescale|start|end|interval|step")
+TENSOR_NAMES: Final = "callback_on_step_end_tensor_inputs"
 
 
 @dataclass(slots=True)
@@ -45,6 +50,7 @@ class Entrances:
     embeddings: dict[str, Any] = field(default_factory=dict)
     unjudgeable: list[str] = field(default_factory=list)
     plain: list[tuple[str, str]] = field(default_factory=list)  # numbers and switches, as Python writes them
+    steers: bool = False  # a weight of guidance below 1: the model draws towards the negative prompt, not away from it
 
     def describe(self) -> list[Json]:
         """Return what was judged beside the prompts, as a record holds it: names and digests, nothing in clear."""
@@ -54,17 +60,20 @@ class Entrances:
         return said + [{"name": name, "kind": "embeddings"} for name in sorted(self.embeddings)]
 
 
-def sort_call(call: Mapping[str, Any], fps: float) -> Entrances:
+def sort_call(call: Mapping[str, Any], fps: float, *, tensor_names: Sequence[str] = ()) -> Entrances:
     """Return the arguments of a call, sorted; ``fps`` is the rate at which clips among them are drawn.
 
-    Raises InputError for arguments that safegen sets itself, and for pictures that cannot be read or are too many.
+    ``tensor_names`` are the tensors that the pipeline lets a step callback see. Raises InputError for arguments that
+    safegen sets itself, for names of other tensors, and for pictures that cannot be read or are too many.
     """
     for name, instead in RESERVED.items():
         if call.get(name) is not None:
             raise InputError(f"{name} cannot be given to a protected pipeline.", remedy=f"Use {instead}.")
     sorting = _Sorting(Entrances(), fps)
     for name, value in call.items():
-        sorting.out.call[name] = sorting.argument(name, value)
+        sorting.out.call[name] = (
+            _checked_names(value, tensor_names) if name == TENSOR_NAMES else sorting.argument(name, value)
+        )
     return sorting.out
 
 
@@ -77,10 +86,14 @@ class _Sorting:
     def argument(self, name: str, value: Any) -> Any:
         self.numbers[0] = 0
         if _EMBEDDING.search(name) and not _is_plain(value):
-            self.out.embeddings[name] = value
-            return value
+            own = _own_tensors(value)
+            if own is None:  # what looks like a tensor may answer for itself: nobody can say what it holds
+                self.out.unjudgeable.append(name)
+                return value
+            self.out.embeddings[name] = own
+            return own
         if name == "callback_on_step_end" and callable(value):
-            return _latents_only(value)
+            return CallerCallback(value)
         return self._value(name, name, value, 0)
 
     def _value(self, where: str, name: str, value: Any, depth: int) -> Any:
@@ -90,6 +103,7 @@ class _Sorting:
             if self.numbers[0] > MAX_NUMBERS:  # many short lists are one long one
                 self.out.unjudgeable.append(where)
             self.out.plain.append((where, repr(value)))
+            self.out.steers |= bool(_GUIDANCE.search(name) and not _NO_WEIGHT.search(name)) and _is_below_one(value)
             return value
         if isinstance(value, Path) or (isinstance(value, str) and _PICTURE.search(name) and _is_file(value)):
             return self._pictures(where, name, _read_pictures(Path(value)))
@@ -183,15 +197,37 @@ def _as_pictures(where: str, value: Any) -> list[Any] | None:
     return None
 
 
-def _latents_only(callback: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
-    """The caller's step callback, of which the pipeline takes back latents alone: it would take embeddings as well."""
+def _checked_names(value: Any, known: Sequence[str]) -> Any:
+    """The caller's list of tensors for his callback; InputError unless the pipeline has them all."""
+    names = list(value) if isinstance(value, list | tuple) else [value]
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(
+            f"{TENSOR_NAMES} names {unknown[0]!r}, which the pipeline does not show to callbacks.",
+            remedy=f"It shows: {', '.join(known)}." if known else "Leave it out: this pipeline takes no callback.",
+        )
+    return names
 
-    def call(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        returned = callback(pipe, step, timestep, dict(tensors))
-        latents = returned.get("latents") if isinstance(returned, Mapping) else None
-        return tensors if latents is None else {**tensors, "latents": latents}
 
-    return call
+def _own_tensors(value: Any) -> Any:
+    """Copies of plain tensors and arrays, one or a list of them, that nobody else holds; None for anything else."""
+    import numpy as np
+    import torch
+
+    if isinstance(value, list | tuple):
+        items = [_own_tensors(item) for item in value]
+        return None if not items or any(item is None for item in items) else type(value)(items)
+    if type(value) in (torch.Tensor, torch.nn.Parameter):
+        return value.detach().clone()
+    return value.copy() if type(value) is np.ndarray else None
+
+
+def _is_below_one(value: Any) -> bool:
+    """Whether a weight, or one of several, is below 1, or no number at all."""
+    if isinstance(value, list | tuple):
+        return any(_is_below_one(item) for item in value)
+    if value is None or isinstance(value, bool):
+        return False
+    return not (isinstance(value, numbers.Real) and float(value) >= 1)
 
 
 def digest_pixels(frames: NDArray[np.uint8]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -72,7 +72,7 @@ class Moderation:
         inputs, engine = self._inputs, self._services.engine
         self._request = Request(
             inputs.prompt, negative_prompt=inputs.negative_prompt, images=() if image is None else (image,),
-            video=video, texts=tuple(inputs.entrances.texts), clips=tuple(inputs.entrances.clips),
+            video=video, texts=tuple(_texts(inputs)), clips=tuple(inputs.entrances.clips),
         )  # fmt: skip
         decision = engine.judge(self._request)
         decision = self._consented(decision)
@@ -130,18 +130,20 @@ class Moderation:
 
     # -- the frames ----------------------------------------------------------------------------------------------------
 
-    def judge_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def judge_frames(self, frames: NDArray[np.uint8], *, every: bool = False) -> NDArray[np.uint8]:
         """Judge generated frames, uint8 [T, H, W, 3], and return those that may leave; BlockedError where none may.
+
+        ``every``: all of them are looked at, and not as many a second as the pack asks for.
 
         Where the pack has spans taken out, the result is another clip: its mark is yet to be read back.
         """
         from safegen.policies.pictures.repair import repair, repairable
 
         engine, text = self._services.engine, " ".join((self.prompt, *self._enhanced))
-        decision = engine.judge_frames(frames, self._fps, text)
+        decision = engine.judge_frames(frames, self._fps, text, every=every)
         if repairable(decision):
             repaired = repair(frames, self._fps, decision.spans)
-            again = None if repaired is None else engine.judge_frames(repaired, self._fps, text)
+            again = None if repaired is None else engine.judge_frames(repaired, self._fps, text, every=every)
             if repaired is not None and again is not None and not again.action.stops:
                 frames, decision = repaired, _mended(decision, again)
         decision = self._approved(decision, "frames")
@@ -253,6 +255,14 @@ def _fields(inputs: Inputs, model: str, policy_sha256: str) -> dict[str, Json]:
         "embeddings": embeddings, "labels": list(inputs.labels), "model": model, "project": inputs.project,
         "policy_sha256": policy_sha256,
     }  # fmt: skip
+
+
+def _texts(inputs: Inputs) -> Iterator[tuple[str, str]]:
+    """The texts that stand beside the prompts; a negative prompt that the model is drawn towards is judged as one."""
+    yield from inputs.entrances.texts
+    if inputs.entrances.steers:
+        negative = [text for name, text in inputs.entrances.texts if "negative" in name]
+        yield from (("prompt_by_guidance", text) for text in (inputs.negative_prompt, *negative) if text.strip())
 
 
 def _file_digest(path: Any) -> str | None:

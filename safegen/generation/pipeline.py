@@ -176,13 +176,15 @@ class ProtectedPipeline:
 
         subject = check_requester(subject)
 
-        entrances = sort_call(call, self._source.fps)
+        loaded = self._source.load(mode) if self._source.ref is None else None
+        names = getattr(loaded, "_callback_tensor_inputs", ())
+        entrances = sort_call(call, self._source.fps, tensor_names=names)
         watch = Stopwatch(progress)
         with watch.stage("open"):
             services = Services.open(self._home, self._policy, self._probes)
         with services.ledger:
-            if self._source.ref is None:
-                check_call(self._source.load(mode), call)
+            if loaded is not None:
+                check_call(loaded, call)
             request = Inputs(
                 prompt, negative_prompt, mode, seed, _path(image), _path(video), entrances.call, tuple(labels),
                 entrances, tuple(read_consent(path) for path in _paths(consent)), project, embeddings_token, asked_seed,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from safegen.generation.step_callback import CallerCallback
     from safegen.generators import ModelRef
     from safegen.generators.probing import ProbeWatch
     from safegen.ledger import Receipt
@@ -55,6 +56,7 @@ class Run:
             append=self._append,
         )  # fmt: skip
         self._probes_decision: Decision | None = None
+        self._callback: CallerCallback | None = None
         self._labelling = Labelling.plan(
             services.engine.pack, inputs.labels, self._content_id, producer=services.keys.ledger_name, call=inputs.call,
             modified=inputs.mode == "video",
@@ -104,7 +106,12 @@ class Run:
 
     def _judge_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         with self._watch.stage("moderate_frames"):
-            return self._moderation.judge_frames(frames)
+            return self._moderation.judge_frames(frames, every=self._from_caller)
+
+    @property
+    def _from_caller(self) -> bool:
+        """Whether the caller's own step callback has had a hand in the latents."""
+        return self._callback is not None and self._callback.changed
 
     def _refuse(self, decision: Decision, words: str, body: Mapping[str, Json]) -> NoReturn:
         """Record what a probe stopped; nobody can approve that, for what it saw is not kept."""
@@ -120,9 +127,10 @@ class Run:
         from safegen.generators.probing import StoppedError
 
         inputs, call = self._inputs, dict(self._inputs.call)
+        self._callback = call.pop("callback_on_step_end", None)
         request = MarkRequest(
             self._content_id, self._services.keys.watermark_key, self._kept_as, call, inputs.seed, self._services.home,
-            self._watch.reporter("embedding the mark"), call.pop("callback_on_step_end", None),
+            self._watch.reporter("embedding the mark"), self._callback,
         )  # fmt: skip
         try:
             probes = self._probes(pipe, call)
@@ -176,6 +184,7 @@ class Run:
                 "shape": [int(n) for n in marked.frames.shape[:3]],
                 **self._made_from(),
                 **self._probed(),
+                **({"latents_from_caller": self._callback.to_json()} if self._callback and self._from_caller else {}),
             },
             action=decision.action,
         )  # fmt: skip

@@ -53,7 +53,8 @@ def sample(
     arguments = _arguments(pipe, call, prompt, negative_prompt, image, video, strength)
     arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
     arguments["callback_on_step_end"] = _hook(callback, progress, call["num_inference_steps"], probes)
-    arguments["callback_on_step_end_tensor_inputs"] = ["latents"]
+    asked = arguments.get("callback_on_step_end_tensor_inputs") or ()
+    arguments["callback_on_step_end_tensor_inputs"] = list(dict.fromkeys(["latents", *asked]))
     wan = fastvae.is_wan(pipe.vae)
     try:
         # No inference mode: an embedder in ``callback`` may need gradients with respect to the latents.

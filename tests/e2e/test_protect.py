@@ -50,6 +50,19 @@ def test_a_protected_pipeline_writes_a_verified_clip(pipe: Any, fresh_home: Home
     assert (verdict.verdict, verdict.content_id, verdict.entry) == ("verified", made.content_id, made.entry)
 
 
+def test_latents_that_the_caller_replaces_are_on_record(pipe: Any, fresh_home: Home, tmp_path: Path) -> None:
+    def replace(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": tensors["latents"] * 0.9} if step == 0 else {}
+
+    asked = {"callback_on_step_end": replace, "callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]}
+    made = safegen.protect(pipe, fps=8, home=fresh_home)(PROMPT, output=tmp_path / "clip.mp4", seed=3, **asked, **CALL)
+    with Ledger.open(fresh_home.ledger_url, create=False, read_only=True) as ledger:
+        body = ledger.get(made.entry).body
+    assert body["latents_from_caller"] == {"steps": 1, "largest_change": pytest.approx(0.1, abs=0.01)}
+    looked = [run.note for run in made.frames_decision.classifiers]
+    assert any("13 of 13 frames" in note for note in looked), looked
+
+
 def test_the_pixel_scheme_stands_behind_the_same_interface(pipe: Any, fresh_home: Home, tmp_path: Path) -> None:
     safe = safegen.protect(pipe, scheme="pixel", home=fresh_home)
     made = safe(PROMPT, output=tmp_path / "clip.mp4", seed=3, **CALL)

@@ -176,14 +176,57 @@ def test_what_safegen_sets_itself_is_refused() -> None:
             sort_call({name: "np"}, 16.0)
 
 
-def test_a_step_callback_hands_back_latents_alone() -> None:
-    def callback(_pipe: Any, _step: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
-        return {"latents": 2, "prompt_embeds": 3}
+def test_only_a_step_callback_is_a_callback() -> None:
+    assert outcome("callback_on_step_end", lambda *_: {}) == "plain"
+    assert outcome("callback", lambda *_: {}) == "unjudgeable"
 
-    call = sort_call({"callback_on_step_end": callback}, 16.0).call
-    assert call["callback_on_step_end"](None, 0, 0, {"latents": 1}) == {"latents": 2}
-    assert outcome("callback_on_step_end", callback) == "plain"
-    assert outcome("callback", callback) == "unjudgeable"
+
+def test_names_of_tensors_are_no_text_of_a_users() -> None:
+    name = "callback_on_step_end_tensor_inputs"
+    found = sort_call({name: ["latents"]}, 16.0, tensor_names=["latents", "prompt_embeds"])
+    assert (found.texts, found.call) == ([], {name: ["latents"]})
+    for names in (["latents", "a red ball"], "a red ball", [3]):
+        with pytest.raises(InputError, match="does not show"):
+            sort_call({name: names}, 16.0, tensor_names=["latents", "prompt_embeds"])
+
+
+class Believed(torch.Tensor):
+    """A tensor that shows others what it likes."""
+
+    def detach(self) -> torch.Tensor:
+        return torch.zeros(1, 5, 16)
+
+
+@pytest.mark.parametrize("value", [TENSOR.as_subclass(Believed), [TENSOR, TENSOR.as_subclass(Believed)], object(), []])
+def test_what_only_looks_like_a_tensor_is_refused(value: Any) -> None:
+    assert outcome("prompt_embeds", value) == "unjudgeable"
+
+
+def test_embeddings_that_are_changed_after_they_were_judged_do_not_reach_the_pipeline() -> None:
+    theirs, arrays = TENSOR.clone(), [TENSOR.numpy().copy()]
+    found = sort_call({"prompt_embeds": theirs, "image_embeds": arrays}, 16.0)
+    theirs.zero_()
+    arrays[0][:] = 0
+    assert torch.equal(found.call["prompt_embeds"], TENSOR)
+    assert np.array_equal(found.call["image_embeds"][0], TENSOR.numpy())
+    assert found.call["prompt_embeds"] is found.embeddings["prompt_embeds"]  # what is digested is what runs
+
+
+@pytest.mark.parametrize(
+    ("call", "steers"),
+    [
+        ({"guidance_scale": 5.0}, False),
+        ({"guidance_scale": 1}, False),
+        ({"guidance_scale": 0.5}, True),
+        ({"guidance_scale": 5.0, "guidance_scale_2": -4.0}, True),
+        ({"true_cfg_scale": float("nan")}, True),
+        ({"guidance_scale": [6.0, -1.0]}, True),
+        ({"attention_kwargs": {"inner": {"cfg_weight": np.float32(-2)}}}, True),
+        ({"guidance_rescale": 0.0, "control_guidance_start": 0.0, "use_cfg": True, "guidance_scale_2": None}, False),
+    ],
+)
+def test_a_weight_of_guidance_below_one_makes_the_negative_prompt_a_prompt(call: dict[str, Any], steers: bool) -> None:
+    assert sort_call(call, 16.0).steers is steers
 
 
 def test_records_name_what_was_judged_and_hold_none_of_it() -> None:

@@ -66,7 +66,7 @@ def test_ordinary_text_is_no_encoding(text: str) -> None:
 
 
 def test_every_look_alike_folds_to_its_letter() -> None:
-    lines = (Path(views.__file__).parent / "data" / "lookalikes.map").read_text(encoding="utf-8").splitlines()
+    lines = (Path(views.__file__).parents[1] / "data" / "lookalikes.map").read_text(encoding="utf-8").splitlines()
     pairs = [line.split("\t") for line in lines if "\t" in line]
     assert sum(len(odds) for _, odds in pairs) > 300
     for plain, odds in pairs:
