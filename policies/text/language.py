@@ -1,8 +1,8 @@
 """Whether the text classifiers can read a text at all. They know English; what they cannot read goes to a person.
 
 Four tests, all deliberately simple: a word of two letters or more in another script is unreadable; a text without any
-word says nothing that could be judged; a word too long to be one hides what it says; and a text of Latin letters of which hardly a word is in a small English
-vocabulary is in another language, or is no language.
+word says nothing that could be judged; a word too long to be one hides what it says; and a text of Latin letters of
+which hardly a word is in a small English vocabulary is in another language, or is no language.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def vocabulary() -> frozenset[str]:
 
 
 def unreadable(text: str, views: Sequence[View]) -> str:
-    """Return why the text cannot be read ("script", "no words", "run together" or "vocabulary"), or an empty string where it can."""
+    """Return why a text cannot be read (its script, no words, words run together, its vocabulary); "" where it can."""
     for word in _WORD.findall(text):
         if not word.isascii() and not any("a" <= c <= "z" for c in _folded(word)):
             return "script"

@@ -238,9 +238,10 @@ def _decoded(text: str) -> list[View]:
 def views_of(text: str) -> tuple[View, ...]:
     """Return the distinct views of ``text``, the plainest first.
 
-    clean, leet (two readings), joined, cut (words that ran together), symbols, what is encoded (base64, hex, percent, entities, escapes); then those
-    that are no readings of honest text: rot13, reversed, and raw (lower case, look-alikes left in place). Scores are
-    the maximum over views. A view that equals an earlier one is left out, so plain English costs three.
+    clean, leet (two readings), joined, cut (words that ran together), symbols, what is encoded (base64, hex, percent,
+    entities, escapes); then those that are no readings of honest text: rot13, reversed, and raw (lower case, look-
+    alikes left in place). Scores are the maximum over views. A view that equals an earlier one is left out, so plain
+    English costs three.
     """
     clean = fold(text)
     leet = _unleet(clean)

@@ -199,10 +199,12 @@ def _as_pictures(where: str, value: Any) -> list[Any] | None:
 
 def _checked_names(value: Any, known: Sequence[str]) -> Any:
     """The caller's list of tensors for his callback; InputError unless the pipeline has them all."""
+    if value is None:
+        return None
     names = list(value) if isinstance(value, list | tuple) else [value]
-    if unknown := [name for name in names if name not in known]:
+    if not all(isinstance(name, str) and name in known for name in names):
         raise InputError(
-            f"{TENSOR_NAMES} names {unknown[0]!r}, which the pipeline does not show to callbacks.",
+            f"{TENSOR_NAMES} names something that the pipeline does not show to callbacks.",
             remedy=f"It shows: {', '.join(known)}." if known else "Leave it out: this pipeline takes no callback.",
         )
     return names

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from safegen.errors import GeneratorError, InputError
-from safegen.generators.refs import ModelRef, read_json
+from safegen.generators.refs import ModelRef, check_weights, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -133,6 +133,7 @@ def load(
     Raises InputError if the model cannot serve ``mode``, GeneratorError if it cannot be loaded.
     """
     wanted = pipeline_class(ref, mode)
+    check_weights(ref)
     import torch
     from diffusers import DiffusionPipeline
 

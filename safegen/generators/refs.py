@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,7 +17,14 @@ TINY = "tiny"
 """The name of the embedded model."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_CONFIGS = ["model_index.json", "card.json", "*/config.json", "scheduler/scheduler_config.json"]
+_INDEX = "*.safetensors.index*.json"
+_CONFIGS = [
+    "model_index.json", "card.json", "*/config.json", "scheduler/scheduler_config.json", _INDEX,
+]  # fmt: skip
+_NOT_LOADED = frozenset({
+    "", ".md", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4",
+    ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5", ".onnx",
+})  # fmt: skip
 _MAX_JSON_BYTES = 4 << 20  # a model's configuration is a few kilobytes; a card of gigabytes is an attack or a mistake
 
 
@@ -108,6 +116,7 @@ def _fetch(repository: str, patterns: list[str], revision: str | None = None) ->
 
 def vae_folder(ref: ModelRef) -> Path:
     """Return the local folder of the model's VAE (config and weights); a hub model's is fetched if need be."""
+    check_weights(ref)
     folder = ref.configs if ref.kind != "hub" else _fetch(ref.source, ["vae/*"], ref.revision)
     if not (folder / "vae" / "config.json").is_file():
         raise GeneratorError(
@@ -116,15 +125,35 @@ def vae_folder(ref: ModelRef) -> Path:
     return folder / "vae"
 
 
-def digest(ref: ModelRef) -> str:
-    """Return the SHA-256 over names and contents of a local model's JSON and weight files, as hex; "" for a hub model.
+def check_weights(ref: ModelRef) -> None:
+    """GeneratorError unless every index of shards names safetensors files beside it, and nothing else.
 
-    A hub model is named by its commit instead, which is a digest of all of its files.
+    A loader that is asked for safetensors still opens whatever such an index names, by pickle if it ends in ``.bin``.
+    """
+    for index in sorted(ref.configs.rglob(_INDEX)):
+        shards = read_json(index).get("weight_map")
+        names = set(shards.values()) if isinstance(shards, dict) and _all_text(shards.values()) else {""}
+        if bad := sorted(n for n in names if Path(n).name != n or "\\" in n or Path(n).suffix != ".safetensors"):
+            raise GeneratorError(
+                f"{index.parent.name}/{index.name} names {bad[0]!r}, which is no safetensors file beside it",
+                remedy="Only safetensors are loaded, for other formats run code. Save the pipeline again.",
+            )
+
+
+def _all_text(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def digest(ref: ModelRef) -> str:
+    """Return the SHA-256 over names and contents of a local model's files, as hex; "" for a hub model.
+
+    Left out are those that nothing here loads: weights that are no safetensors, pictures, texts about the model. A hub
+    model is named by its commit instead, which is a digest of all of its files.
     """
     if ref.kind == "hub":
         return ""
     total = hashlib.sha256()
-    for path in sorted(p for p in ref.configs.rglob("*") if p.is_file() and p.suffix in {".json", ".safetensors"}):
+    for path in sorted(p for p in ref.configs.rglob("*") if p.is_file() and p.suffix.lower() not in _NOT_LOADED):
         with path.open("rb") as file:
             part = hashlib.file_digest(file, "sha256").hexdigest()
         total.update(f"{path.relative_to(ref.configs).as_posix()} {part}\n".encode())

@@ -59,7 +59,7 @@ def test_latents_that_the_caller_replaces_are_on_record(pipe: Any, fresh_home: H
     with Ledger.open(fresh_home.ledger_url, create=False, read_only=True) as ledger:
         body = ledger.get(made.entry).body
     assert body["latents_from_caller"] == {"steps": 1, "largest_change": pytest.approx(0.1, abs=0.01)}
-    looked = [run.note for run in made.frames_decision.classifiers]
+    looked = [run.detail for run in made.frames_decision.classifiers]
     assert any("13 of 13 frames" in note for note in looked), looked
 
 

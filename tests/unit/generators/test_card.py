@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safegen.errors import GeneratorError, InputError, SafegenError
-from safegen.generators import Card, Geometry, model_facts, parse_size, resolve, vae_folder
+from safegen.generators import Card, Geometry, load, model_facts, parse_size, resolve, vae_folder
 from safegen.generators.card import MAX_SIDE, MAX_STEPS, MAX_VOXELS
 
 WAN_VAE = {"_class_name": "AutoencoderKLWan", "scale_factor_spatial": 16, "scale_factor_temporal": 4, "z_dim": 48}
@@ -257,3 +257,47 @@ def test_vae_folder_of_a_model_without_one(tmp_path: Path) -> None:
     (folder / "vae" / "config.json").unlink()
     with pytest.raises(GeneratorError, match="vae"):
         vae_folder(resolve(str(folder)))
+
+
+PICKLES = {
+    "pickle": {"weight_map": {"a": "model-1.safetensors", "b": "pytorch_model.bin"}},
+    "torch": {"weight_map": {"a": "model.pt"}},
+    "elsewhere": {"weight_map": {"a": "../../model.safetensors"}},
+    "absolute": {"weight_map": {"a": "/tmp/model.safetensors"}},
+    "other_separators": {"weight_map": {"a": "..\\model.safetensors"}},
+    "no_names": {"weight_map": {"a": 3}},
+    "no_map": {},
+}
+
+
+@pytest.mark.parametrize("index", PICKLES.values(), ids=PICKLES)
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "model.safetensors.index.fp16.json"])
+def test_an_index_that_leads_to_a_pickle_is_refused_before_anything_is_loaded(
+    tmp_path: Path, index: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = resolve(str(pipeline_folder(tmp_path)))
+    (tmp_path / "vae" / name).write_text(json.dumps(index))
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("a pickle was loaded"))
+    for attempt in (lambda: load(ref), lambda: vae_folder(ref)):
+        with pytest.raises(GeneratorError, match=r"no safetensors file|JSON"):
+            attempt()
+
+
+def test_an_index_of_safetensors_is_no_offence(tmp_path: Path) -> None:
+    ref = resolve(str(pipeline_folder(tmp_path)))
+    (tmp_path / "vae" / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    (tmp_path / "vae" / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "pytorch_model.bin"}}')
+    assert vae_folder(ref) == tmp_path / "vae"
+
+
+def test_the_version_covers_every_file_that_is_loaded(tmp_path: Path) -> None:
+    ref = resolve(str(pipeline_folder(tmp_path)))
+    before = model_facts(ref)["version"]
+    for name in ("tokenizer/merges.txt", "tokenizer/spiece.model", "vae/diffusion_pytorch_model.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+        after = model_facts(ref)["version"]
+        assert after != before, name
+        before = after
+    (tmp_path / "README.md").write_text("words")
+    assert model_facts(ref)["version"] == before
