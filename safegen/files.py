@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
+import re
 import secrets
 import signal
 import threading
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from safegen.errors import InputError, MediaError
 
@@ -78,6 +81,8 @@ class Target:
             )
         if path.is_dir():
             raise InputError(f"The output {path} is a folder.", remedy="Name a file.")
+        if path.is_symlink():
+            raise InputError(f"{path} is a link.", remedy="Name the file itself: neither link nor target is touched.")
         if path.exists() and not force:
             raise InputError(f"{path} exists already.", remedy="Choose another name, or replace it with --force.")
         if not path.parent.is_dir():
@@ -93,23 +98,29 @@ class Target:
 
     @contextmanager
     def scratch(self) -> Iterator[Scratch]:
-        """Yield names for temporary files beside the target; whatever still lies there at the end is deleted."""
+        """Yield names for temporary files beside the target; whatever still lies there at the end is deleted.
+
+        So are those that runs which were killed have left in this folder: marked clips that nobody signed or recorded.
+        """
+        _remove_abandoned(self.path.parent)
         scratch = Scratch(self.path, secrets.token_hex(4))
-        try:
-            yield scratch
-        finally:
-            for name in scratch.names():
-                name.unlink(missing_ok=True)
+        with _held(scratch.lock):
+            try:
+                yield scratch
+            finally:
+                for name in scratch.names():
+                    name.unlink(missing_ok=True)
 
     def place(self, finished: Path) -> None:
         """Move ``finished`` (same folder) to the target in one step and make the move durable.
 
-        MediaError if that fails; the target then is what it was before.
+        MediaError if that fails, or if without ``force`` something has come to lie there; it then stays as it is.
         """
         try:
-            if not self.force and self.path.exists():
-                raise FileExistsError(errno.EEXIST, "the file has come into being meanwhile")
-            finished.replace(self.path)
+            if self.force and not self.path.is_symlink():
+                finished.replace(self.path)
+            else:
+                _move_to_free_name(finished, self.path)
             fsync_folder(self.path.parent)
         except OSError as error:
             raise MediaError(f"Cannot write {self.path}: {error.strerror}", remedy="Choose another folder.") from error
@@ -132,9 +143,60 @@ class Scratch:
         """The signed clip, before it is moved into place."""
         return self.target.with_name(f".{self.target.stem}.{self.token}.signed{self.target.suffix}")
 
+    @property
+    def lock(self) -> Path:
+        """Locked as long as the run lives: what it leaves behind is known by the lock that nobody holds."""
+        return self.target.with_name(f".{self.target.stem}.{self.token}.lock")
+
     def names(self) -> tuple[Path, ...]:
-        """All of them."""
+        """The files that may hold pictures."""
         return (self.encoded, self.signed)
+
+
+_SCRATCH = re.compile(r"(\..+\.[0-9a-f]{8})\.(?:encoded|signed)\.[a-z0-9]+")
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete scratch files in ``folder`` whose run is over; those that cannot be deleted stay."""
+    runs: dict[str, list[Path]] = {}
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if (found := _SCRATCH.fullmatch(path.name)) is not None:
+                runs.setdefault(found[1], []).append(path)
+    for name, left in runs.items():
+        lock = FileLock(folder / f"{name}.lock", timeout=0)
+        with contextlib.suppress(OSError, Timeout), lock:
+            for path in (*left, folder / f"{name}.lock"):
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs, and delete it at the end."""
+    try:
+        lock = FileLock(path, timeout=0)
+        lock.acquire()
+    except (OSError, Timeout) as error:
+        raise MediaError(f"Cannot write beside {path}: {error}", remedy="Choose another folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _move_to_free_name(finished: Path, path: Path) -> None:
+    """Move a file to a name that nobody has; FileExistsError, with nothing moved, where somebody was quicker."""
+    try:
+        os.link(finished, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: claim the name, then replace our own claim
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        finished.replace(path)
+    else:
+        finished.unlink()
 
 
 @contextmanager

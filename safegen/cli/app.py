@@ -62,8 +62,11 @@ def root(
 
 @app.command(epilog=EXIT_CODES)
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What the clip shall show.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .mp4, or .png for one frame.")],
+    prompt: Annotated[str, typer.Argument(help="What the clip shall show; - reads it from standard input.")] = "",
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="Read the prompt from a file: other users see what a command line says.")
+    ] = None,
     negative_prompt: Annotated[str, typer.Option(help="What the clip shall not show.")] = "",
     seed: Annotated[int | None, typer.Option(help="Seed of the initial noise; drawn at random if not given.")] = None,
     frames: Annotated[int | None, typer.Option(help="Number of frames; the model's card decides if not given.")] = None,
@@ -87,13 +90,15 @@ def generate(
         str,
         typer.Option(help="For whom it is made, by an account's id, say: they can be shown and erased what is kept."),
     ] = "",
+    subject_file: Annotated[Path | None, typer.Option(help="Read the subject from a file.")] = None,
     signer: Annotated[str, typer.Option(help="Signer URI: file:, env:, pkcs11:, awskms:, gcpkms: or callback:.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Generate a clip: moderated, marked in its latents, signed (C2PA) and recorded in the ledger."""
     generate_command.run(
-        prompt=prompt, output=output, negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
+        prompt=prompt, prompt_file=prompt_file, subject_file=subject_file, output=output,
+        negative_prompt=negative_prompt, seed=seed, frames=frames, size=size,
         steps=steps, image=image, video=video, model=model, policy=policy_pack, labels=label or [], probes=probe or [],
         consent=consent_record or [], project=project, subject=subject, force=force, as_json=as_json, signer=signer,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safegen.cli.shell import Bars, command, print_json
+from safegen.cli.shell import Bars, command, print_json, private_text
 
 if TYPE_CHECKING:
     from safegen.generation.pipeline import Generated
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def run(
     *,
     prompt: str,
+    prompt_file: Path | None,
+    subject_file: Path | None,
     output: Path,
     negative_prompt: str,
     seed: int | None,
@@ -37,6 +39,8 @@ def run(
 ) -> None:
     """Call :func:`safegen.generate` with progress bars, and print what it made."""
     with command(as_json=as_json):
+        prompt = private_text("prompt", prompt, prompt_file)
+        subject = private_text("subject", subject, subject_file, needed=False)
         from safegen.generation.pipeline import generate
         from safegen.settings import Home
 

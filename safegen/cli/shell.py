@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,11 +11,13 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from safegen.errors import EXIT_COULD_NOT_RUN, BlockedError, CancelledError, SafegenError
+from safegen.errors import EXIT_COULD_NOT_RUN, BlockedError, CancelledError, InputError, SafegenError
+from safegen.settings import MAX_PROMPT_CHARACTERS
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -24,6 +27,33 @@ if TYPE_CHECKING:
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object (or a line per item) on standard output.")
 ]
+
+
+MAX_TEXT_BYTES = 4 * MAX_PROMPT_CHARACTERS
+
+
+def private_text(name: str, given: str, file: Path | None, *, needed: bool = True) -> str:
+    """Return a text that was given as an argument, in a file, or, if it is needed, on standard input (``-``).
+
+    What stands in a command line is shown to every user of the machine by its list of processes. InputError
+    where it is missing, too long, no text, or given twice.
+    """
+    if given and file is not None:
+        raise InputError(f"The {name} was given twice.", remedy=f"Give it as an argument, or as --{name}-file.")
+    if file is None and not (needed and given == "-"):
+        if needed and not given:
+            raise InputError(f"No {name} was given.", remedy=f"Give it as an argument, as --{name}-file, or as - .")
+        return given
+    try:
+        source = sys.stdin.buffer if file is None else file.open("rb")
+        with contextlib.nullcontext(source) if file is None else source:
+            data = source.read(MAX_TEXT_BYTES + 1)
+        text = data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The {name} cannot be read: {error}", remedy="Give a text file in UTF-8.") from error
+    if len(data) > MAX_TEXT_BYTES:
+        raise InputError(f"The {name} is longer than {MAX_TEXT_BYTES} bytes.", remedy="Shorten it.")
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def print_json(value: Any) -> None:

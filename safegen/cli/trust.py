@@ -22,17 +22,20 @@ app = typer.Typer(help="Trust lists: whose signatures and time-stamps count in v
 def update(
     name: Annotated[str, typer.Argument(help="c2pa, c2pa-tsa, or all.")] = "all",
     url: Annotated[str, typer.Option(help="Fetch this one list from another https:// address.")] = "",
+    file: Annotated[
+        Path | None, typer.Option(help="Take this one list from a file that was fetched elsewhere.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Fetch the official C2PA lists. The only command that uses the network for verification's sake."""
     with command(as_json=as_json):
         from safegen.provenance import trust
 
-        if url and name == "all":
-            raise InputError("--url goes with one list", remedy="Name it: safegen trust update c2pa --url ...")
+        if (url or file) and name == "all":
+            raise InputError("--url and --file go with one list", remedy="Name it: safegen trust update c2pa ...")
         names = tuple(trust.OFFICIAL) if name == "all" else (name,)
         now = dt.datetime.now(dt.UTC)
-        _print([trust.update(Home.default(), each, url=url, now=now) for each in names], as_json=as_json)
+        _print([trust.update(Home.default(), each, url=url, file=file, now=now) for each in names], as_json=as_json)
 
 
 @app.command()
@@ -55,9 +58,10 @@ def add(
     file: Annotated[Path, typer.Argument(help="Roots or issuing CAs as PEM.")],
     name: Annotated[str, typer.Option(help="What to call the list; the file's name if not given.")] = "",
     kind: Annotated[str, typer.Option(help="signer: who signs claims; tsa: whose time-stamps count.")] = "signer",
+    force: Annotated[bool, typer.Option("--force", help="Replace a list of that name and kind.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add a trust list of your own, or replace the one of that name."""
+    """Add a trust list of your own. Official lists are replaced by `trust update` alone."""
     with command(as_json=as_json):
         from safegen.provenance import trust
 
@@ -67,8 +71,9 @@ def add(
             raise InputError(f"cannot read {file}: {error}", remedy="Give a file with certificates.") from error
         now = dt.datetime.now(dt.UTC)
         made = trust.add_list(
-            Home.default(), name or file.stem.lower(), kind, content, source=str(file.absolute()), now=now
-        )
+            Home.default(), name or file.stem.lower(), kind, content, source=str(file.absolute()), now=now,
+            force=force,
+        )  # fmt: skip
         _print([made], as_json=as_json)
 
 

@@ -115,7 +115,7 @@ class KeyStore:
         aside: Path | None = None
         building: Path | None = None
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             building = Path(tempfile.mkdtemp(prefix="keys.new-", dir=target.parent))  # mkdtemp makes it 0700
             for name, content in files.items():
                 write_private(building / name, content)

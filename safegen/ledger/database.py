@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -136,9 +136,11 @@ def _check_file(path: Path, *, create: bool, read_only: bool) -> None:
         if not path.exists():
             if not create:
                 raise LedgerError(f"there is no ledger at {path}", remedy="check the path, or generate something first")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not os.access(path.parent, os.W_OK | os.X_OK):
                 raise LedgerError(f"cannot create the ledger {path}: its folder is not writable")
+            with suppress(FileExistsError):  # SQLite gives its journals the mode of the file
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         elif not os.access(path, os.R_OK):
             raise LedgerError(f"the ledger {path} is not readable", remedy="check its owner and permissions")
         elif not read_only and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)):
@@ -152,11 +154,12 @@ def _check_file(path: Path, *, create: bool, read_only: bool) -> None:
 
 def use_wal(engine: Engine) -> None:
     """Switch a new SQLite file to write-ahead logging, so that readers and the writer do not wait for each other."""
-    raw = engine.raw_connection()
-    try:
-        raw.cursor().execute("PRAGMA journal_mode=WAL")
-    finally:
-        raw.close()
+    with _translated(engine):
+        raw = engine.raw_connection()
+        try:
+            raw.cursor().execute("PRAGMA journal_mode=WAL")
+        finally:
+            raw.close()
 
 
 @contextmanager

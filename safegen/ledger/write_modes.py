@@ -45,14 +45,31 @@ class Writer:
         else:
             self._way = _Inline(engine, path, appender, busy_seconds)
         self._group = GroupCommit(self._way.commit, busy_seconds)
+        self._path = path
+        self._file = None if path is None else _identity(path)
 
     def submit(self, drafts: Sequence[Draft]) -> list[Receipt]:
         """Append the events, all or none; raises what ``Ledger.append_many`` says."""
-        return self._group.submit(drafts)
+        receipts = self._group.submit(drafts)
+        if self._path is not None and _identity(self._path) != self._file:
+            raise LedgerError(
+                f"the ledger {self._path} was removed or replaced while it was open: what was recorded went with it",
+                remedy="put the ledger back from a backup, then repeat the request",
+            )
+        return receipts
 
     def close(self) -> None:
         """Give connections of one's own back."""
         self._way.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to: its device and inode; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _Inline:

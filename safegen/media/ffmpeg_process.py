@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import tempfile
@@ -68,6 +69,10 @@ def arguments(output: Any) -> list[str]:
     return [str(a) for a in ffmpeg.compile(quiet, cmd=executable())]
 
 
+def _leads_session() -> bool:
+    return hasattr(os, "getsid") and os.getsid(0) == os.getpid()
+
+
 class FfmpegProcess:
     """A running ffmpeg. Leaving the ``with`` block by an exception kills it; leaving normally waits for it."""
 
@@ -78,10 +83,12 @@ class FfmpegProcess:
         self._done = threading.Event()
         self.stalled = False
         try:
-            # Its own session: Ctrl-C reaches us alone, and we decide what becomes of the child and its file.
+            # A session of its own: Ctrl-C reaches us alone, and we decide what becomes of the child and its file. A
+            # worker leads a session already, that no terminal reaches: its children stay in it and end with it.
             self.child = subprocess.Popen(
-                args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True
-            )
+                args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+                start_new_session=not _leads_session(),
+            )  # fmt: skip
         except OSError as error:
             self._log.close()
             raise MediaError(f"ffmpeg could not be started: {error}", remedy="Reinstall imageio-ffmpeg.") from error

@@ -20,7 +20,7 @@ def store_manifest(home: Home, content_id: ContentId, manifest_bytes: bytes) -> 
     target = _path(home, content_id)
     digest = hashlib.sha256(manifest_bytes).hexdigest()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         create_file(target, manifest_bytes)
     except FileExistsError:
         _check_same(target, manifest_bytes)

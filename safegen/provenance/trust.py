@@ -126,15 +126,30 @@ def trust_lists(home: Home) -> tuple[TrustList, ...]:
     return tuple(found[name] for name in sorted(found))
 
 
-def add_list(home: Home, name: str, kind: str, content: bytes, *, source: str, now: dt.datetime) -> TrustList:
-    """Keep the certificates in ``content`` as the trust list ``name``, in place of one of that name.
+def add_list(
+    home: Home, name: str, kind: str, content: bytes, *, source: str, now: dt.datetime, force: bool = False
+) -> TrustList:
+    """Keep the certificates in ``content`` as the trust list ``name``; with ``force`` in place of one of that name.
 
-    Raises InputError for a bad name, kind or certificate; ConfigError where it cannot be written.
+    Raises InputError for a bad name, kind or certificate, for the name of an official list and for one that is taken
+    by a list of another kind; ConfigError where it cannot be written.
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"{name!r} is no name for a trust list", remedy="Use a to z, digits, dot, dash, underscore.")
     if kind not in KINDS:
         raise InputError(f"there is no kind {kind!r} of trust list", remedy="Use signer or tsa.")
+    if name in OFFICIAL:
+        raise InputError(f"{name} is an official list", remedy="Use another name; `safegen trust update` replaces it.")
+    path = _folder(home) / f"{name}.json"
+    if path.exists():
+        if (there := _load(path)).kind != kind:
+            raise InputError(f"there is a list {name} of kind {there.kind} already", remedy="Use another name.")
+        if not force:
+            raise InputError(f"there is a list {name} already", remedy="Use another name, or replace it with --force.")
+    return _keep_list(home, name, kind, content, source=source, now=now)
+
+
+def _keep_list(home: Home, name: str, kind: str, content: bytes, *, source: str, now: dt.datetime) -> TrustList:
     certificates = read_certificates(content, source)
     for certificate in certificates:
         basic = _basic_constraints(certificate)
@@ -151,33 +166,45 @@ def add_list(home: Home, name: str, kind: str, content: bytes, *, source: str, n
     return entry
 
 
-def update(home: Home, name: str, *, url: str = "", now: dt.datetime) -> TrustList:
-    """Fetch an official list (or what ``url`` names in its place) and keep it in ``home``.
+def update(home: Home, name: str, *, url: str = "", file: Path | None = None, now: dt.datetime) -> TrustList:
+    """Fetch an official list (or what ``url`` names in its place, or what lies in ``file``) and keep it in ``home``.
 
     The present copy stays where anything fails. Raises InputError for an unknown name, ConfigError where the list
     cannot be fetched, is empty or is no list.
     """
     if name not in OFFICIAL:
         raise InputError(f"there is no official list {name!r}", remedy=f"Use one of {', '.join(OFFICIAL)}.")
-    source = url or OFFICIAL[name]
+    source = url or OFFICIAL[name] if file is None else str(file.absolute())
+    content = _fetched(source) if file is None else _read_list(file)
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{source} is longer than {MAX_BYTES} bytes", remedy="That is no trust list.")
+    try:
+        return _keep_list(home, name, "tsa" if name.endswith("-tsa") else "signer", content, source=source, now=now)
+    except InputError as error:
+        raise ConfigError(f"{source} is no trust list: {error}", remedy="The list in use stays.") from error
+
+
+def _read_list(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}", remedy="Give a file with certificates.") from error
+
+
+def _fetched(source: str) -> bytes:
     if not _SAFE_URL.match(source):
         raise InputError(
             f"{source} is no https:// address", remedy="Who can change a trust list in transit is trusted."
         )
     try:
         with urllib.request.urlopen(source, timeout=SECONDS) as answer:  # noqa: S310 - https, or this machine
-            content = bytes(answer.read(MAX_BYTES + 1))
+            return bytes(answer.read(MAX_BYTES + 1))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot fetch {source}: {error}",
-            remedy="The list in use stays. Fetch it elsewhere and `safegen trust add FILE`, with the same name.",
+            remedy="The list in use stays. Fetch it elsewhere and name it: `safegen trust update c2pa --file FILE`.",
         ) from error
-    if len(content) > MAX_BYTES:
-        raise ConfigError(f"{source} is longer than {MAX_BYTES} bytes", remedy="That is no trust list.")
-    try:
-        return add_list(home, name, "tsa" if name.endswith("-tsa") else "signer", content, source=source, now=now)
-    except InputError as error:
-        raise ConfigError(f"{source} is no trust list: {error}", remedy="The list in use stays.") from error
 
 
 def _basic_constraints(certificate: x509.Certificate) -> x509.BasicConstraints | None:

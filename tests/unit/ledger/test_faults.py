@@ -168,6 +168,45 @@ def test_a_full_disk_is_told_and_leaves_the_ledger_sound(tmp_path: Path) -> None
         assert ledger.verify().ok
 
 
+@pytest.mark.parametrize("room", [0, 8_000, 60_000])
+def test_a_full_disk_is_told_when_the_ledger_is_made(tmp_path: Path, room: int) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+
+    def act() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        with pytest.raises(LedgerError, match="disk"):
+            Ledger.open(url, key=KEY)
+
+    assert in_fork(act) == 0
+    with Ledger.open(url, key=KEY) as ledger:  # what was begun is no obstacle
+        assert ledger.append(Event("failed")).index == 0
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced"])
+def test_a_ledger_that_is_not_there_any_more_records_nothing(tmp_path: Path, what: str) -> None:
+    """SQLite goes on writing to a file that nobody will find again."""
+    path = tmp_path / "ledger.db"
+    with Ledger.open(f"sqlite:///{path}", key=KEY) as ledger:
+        ledger.append(Event("failed"))
+        for file in tmp_path.glob("ledger.db*"):
+            file.rename(tmp_path / f"aside-{file.name}")
+        if what == "replaced":
+            with Ledger.open(f"sqlite:///{path}", key=KEY) as other:
+                other.append(Event("failed"))
+        with pytest.raises(LedgerError, match="removed or replaced"):
+            ledger.append(Event("generated", f"{1:016x}"))
+
+
+def test_a_new_ledger_and_its_journals_are_private(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}", key=KEY) as ledger:
+        ledger.append(Event("failed"))
+        found = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "home").glob("ledger.db*")}
+    assert found["ledger.db"] == 0o600
+    assert {mode for name, mode in found.items() if name.endswith(("-wal", "-shm"))} == {0o600}
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_ledger_that_becomes_read_only_is_told(tmp_path: Path) -> None:
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", key=KEY) as ledger:
         ledger.append(Event("failed"))

@@ -281,3 +281,35 @@ def test_frames_are_streamed_not_collected(tmp_path: Path) -> None:
     media.encode_video(frames(), 16, tmp_path / "clip.mp4")
     assert media.probe(tmp_path / "clip.mp4").frames == 100
     assert most <= 8
+
+
+WORKER = """
+import subprocess, sys, time
+from safegen.media.ffmpeg_process import FfmpegProcess
+with FfmpegProcess([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+    print(process.child.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX process groups")
+def test_children_of_a_worker_end_with_its_group() -> None:
+    """A service that kills a worker kills what the worker has started."""
+    root = Path(__file__).resolve().parents[3]
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True, cwd=root, start_new_session=True
+    )
+    assert worker.stdout is not None
+    child = int(worker.stdout.readline())
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    worker.stdout.close()
+    for _ in range(500):
+        try:
+            state = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return
+        if state == "Z":  # whoever inherited it has not asked yet
+            return
+        time.sleep(0.02)
+    pytest.fail("the child outlived its worker")

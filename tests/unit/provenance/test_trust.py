@@ -120,9 +120,34 @@ def test_public_time_stamp_of_a_commercial_authority(home: Home, shared_data: Pa
 # -- keeping lists -----------------------------------------------------------------------------------------------------
 
 
-def test_a_list_replaces_one_of_its_name(home: Home) -> None:
+@pytest.mark.parametrize("name", sorted(OFFICIAL))
+def test_an_official_list_is_not_replaced_by_adding_one(home: Home, name: str) -> None:
+    before = trust_lists(home)
+    with pytest.raises(InputError, match="official list"):
+        add_list(home, name, "signer", AUTHORITY.root.pem.encode(), source="test", now=NOW, force=True)
+    assert trust_lists(home) == before
+
+
+def test_an_official_list_fetched_elsewhere_is_named_as_a_file(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "list.pem").write_text(AUTHORITY.root.pem)
+    made = update(home, "c2pa", file=tmp_path / "list.pem", now=NOW)
+    assert made in trust_lists(home)
+    with pytest.raises(InputError, match="cannot read"):
+        update(home, "c2pa", file=tmp_path / "absent.pem", now=NOW)
+
+
+def test_a_list_is_not_replaced_silently_nor_by_another_kind(home: Home) -> None:
+    first = add_list(home, "house", "signer", AUTHORITY.root.pem.encode(), source="old", now=NOW)
+    with pytest.raises(InputError, match="already"):
+        add_list(home, "house", "signer", AUTHORITY.issuing.pem.encode(), source="new", now=NOW)
+    with pytest.raises(InputError, match="kind signer"):
+        add_list(home, "house", "tsa", AUTHORITY.root.pem.encode(), source="new", now=NOW, force=True)
+    assert first in trust_lists(home)
+
+
+def test_a_list_replaces_one_of_its_name_where_that_is_asked_for(home: Home) -> None:
     add_list(home, "house", "signer", AUTHORITY.root.pem.encode(), source="old", now=NOW)
-    add_list(home, "house", "signer", AUTHORITY.issuing.pem.encode(), source="new", now=NOW)
+    add_list(home, "house", "signer", AUTHORITY.issuing.pem.encode(), source="new", now=NOW, force=True)
     (found,) = (entry for entry in trust_lists(home) if entry.name == "house")
     assert (found.source, found.anchors_pem) == ("new", AUTHORITY.issuing.pem)
     assert not list((home.root / "trust").glob(".*"))
