@@ -7,7 +7,7 @@ BIN     = $(VENV)/bin
 PIP_ARGS ?=
 PIP      = $(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 
-.PHONY: demo test lint format bench lock clean
+.PHONY: demo test lint docs format bench lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m safegen.demo demo
@@ -21,6 +21,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/python tools/tree.py
 	cd build/tree && $(abspath $(BIN))/lint-imports --config ../../pyproject.toml
 	$(BIN)/mypy
+	$(MAKE) docs
+
+# The documentation as a site, in build/site. Strict: a broken link, an anchor that is gone or a page that nobody finds fails.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

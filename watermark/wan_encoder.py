@@ -2,7 +2,7 @@
 
 Whoever reads a mark needs one encode and nothing else of a pipeline. Importing diffusers takes several times as long as
 that encode, and a verifier need not have it installed. The arithmetic is that of the whole-clip pass in fastvae.py;
-``tests/unit/test_watermark_wan_encoder.py`` compares it with diffusers' own chunked encode.
+``tests/unit/watermark/test_wan_encoder.py`` compares it with diffusers' own chunked encode.
 
 Wan: Wan Team, "Wan: Open and Advanced Large-Scale Video Generative Models", 2025 (arXiv:2503.20314).
 """

@@ -81,7 +81,7 @@ def fill(table: sa.Table) -> None:
 
 
 def _key(row: Any) -> str | None:
-    """What safegen.ledger.entry.Draft.key says, as it was when this revision was written."""
+    """What the draft of an entry named its key by, as it was when this revision was written."""
     end, place = f'{row.time}"}}', f',"index":{row.idx}'
     start = row.leaf.rfind(f'{place},"kind":')
     if start < 0 or not row.leaf.endswith(f',"time":"{end}'):
