@@ -200,7 +200,8 @@ def _segments(scene: Scene, _names: Names, _stack: ExitStack) -> None:
 
 
 @_for("README.md")
-def _readme(_scene: Scene, names: Names, _stack: ExitStack) -> None:
+def _readme(scene: Scene, names: Names, stack: ExitStack) -> None:
     from safegen.generators import load, resolve
 
+    _models(scene, names, stack)
     names["pipe"] = load(resolve("tiny"))
