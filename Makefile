@@ -6,11 +6,13 @@ BIN     = $(VENV)/bin
 #   make demo PIP_ARGS="--extra-index-url URL"
 PIP_ARGS ?=
 PIP      = $(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
+# Where libGL is missing, of the two builds of OpenCV that requirements bring only the headless one loads.
+OPENCV   = $(BIN)/python -c 'import cv2' 2>/dev/null || $(PIP) --force-reinstall --no-deps opencv-python-headless
 
 .PHONY: demo test lint docs format bench lock clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m safegen.demo demo
+	$(BIN)/python -m safegen.cli.demo demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
@@ -49,14 +51,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing safegen into $(VENV) (once, a few minutes)..."
 	$(PIP) torch
 	$(PIP) -e .
-	@# nudenet asks for the headless build and invisible-watermark for the other; both own the same folder. The headless
-	@# one, installed last, needs no system libraries.
-	$(PIP) --force-reinstall --no-deps opencv-python-headless
+	$(OPENCV)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e ".[dev]"
-	$(PIP) --force-reinstall --no-deps opencv-python-headless
+	$(OPENCV)
 	@touch $@ $(VENV)/.installed
 
 clean:

@@ -1,4 +1,7 @@
-"""The list of packages, read from the tree: pyproject.toml can map folders to names or find packages, but not both."""
+"""What pyproject.toml cannot say: the packages, read from the tree, and the README without its relative links."""
+
+import re
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -15,4 +18,14 @@ def _ships(package: str) -> bool:
     return "training" not in package.split(".") or package in SHIPPED_RECIPES
 
 
-setup(packages=[p for p in [*_inside("safegen"), *(f"safegen.{p}" for p in _inside(*BESIDE))] if _ships(p)])
+def _for_an_index(readme: str) -> str:
+    """Leave out pictures and keep the words of links that lead into the repository: an index page has no such files."""
+    without_pictures = re.sub(r"!\[[^]]*\]\((?!https?:)[^)]*\)\n*", "", readme)
+    return re.sub(r"\[([^]]*)\]\((?!https?:|#)[^)]*\)", r"\1", without_pictures)
+
+
+setup(
+    packages=[p for p in [*_inside("safegen"), *(f"safegen.{p}" for p in _inside(*BESIDE))] if _ships(p)],
+    long_description=_for_an_index(Path("README.md").read_text(encoding="utf-8")),
+    long_description_content_type="text/markdown",
+)

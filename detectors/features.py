@@ -29,8 +29,9 @@ def features(window: NDArray[np.uint8]) -> dict[str, float]:
 
     Statistics over time are 0 where the window has fewer than 4 frames.
     """
-    import cv2
     import numpy as np
+
+    from safegen.opencv import cv2
 
     luma = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2YCrCb)[..., 0] for frame in window]).astype(np.float32)
     kernel = np.array(_HIGH_PASS, np.float32)
@@ -80,8 +81,9 @@ def _blocks(values: Plane) -> Plane:
 
 def _median_residual(luma: Plane, residual: Plane) -> dict[str, float]:
     """What a 3x3 median takes away: single-pixel detail that differs from its surroundings."""
-    import cv2
     import numpy as np
+
+    from safegen.opencv import cv2
 
     r = np.stack([f - cv2.medianBlur(f, 3) for f in luma])
     return {
@@ -137,8 +139,9 @@ _MOTION_NAMES = (
 
 def _motion(luma: Plane) -> dict[str, float]:
     """Optical flow (DIS, Kroeger et al. 2016): how smooth it is, and what it leaves unexplained of the next frame."""
-    import cv2
     import numpy as np
+
+    from safegen.opencv import cv2
 
     if len(luma) < _MIN_FRAMES:
         return {f"flow_{name}": 0.0 for name in _MOTION_NAMES}
@@ -167,8 +170,9 @@ def _motion(luma: Plane) -> dict[str, float]:
 
 def _flow_and_rest(small: Plane) -> tuple[Plane, Plane]:
     """Return flow between neighbours [T-1, S, S, 2] in pixels, and what is left after moving back by it [T-1, S, S]."""
-    import cv2
     import numpy as np
+
+    from safegen.opencv import cv2
 
     grey = np.clip(small, 0, 255).astype(np.uint8)
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)

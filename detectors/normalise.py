@@ -46,8 +46,9 @@ def window_indices(frames: int, fps: float) -> list[list[int]]:
 
 def square(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Cut the centre square out of [H, W, 3] and resample it to 224 x 224."""
-    import cv2
     import numpy as np
+
+    from safegen.opencv import cv2
 
     height, width = frame.shape[:2]
     side = min(height, width)

@@ -43,6 +43,10 @@ class ConfigError(SafegenError):
     """A setting, profile or policy file is missing, malformed or contradictory."""
 
 
+class InstallationError(SafegenError):
+    """A library that safegen asks for is missing or cannot be loaded."""
+
+
 class KeyStoreError(ConfigError):
     """Keys are missing, expired, readable by others, or damaged."""
 

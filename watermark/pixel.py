@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safegen.errors import WatermarkError
+from safegen.opencv import cv2
 from safegen.watermark import ecc
 from safegen.watermark.base import LIST_SIZE, Extraction, check_frames, conclude, decide
 from safegen.watermark.payload import PAYLOAD_BITS, Payload, check_key, pack, stream, to_bits
@@ -95,8 +96,6 @@ def _soft(coder: Any, bgr: NDArray[np.uint8], blocks: int) -> NDArray[np.float64
     values: list[float] = []
 
     def infer(block: NDArray[np.float64], scale: float) -> int:
-        import cv2
-
         largest = np.linalg.svd(cv2.dct(block), compute_uv=False)[0]
         values.append(math.sin(2 * math.pi * float(largest) / scale))
         return 0

@@ -112,7 +112,7 @@ def _blob(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     The package reads BGR files, turns them to RGB, and swaps once more on the way in, so the network sees BGR.
     """
-    import cv2
+    from safegen.opencv import cv2
 
     side = max(frame.shape[:2])
     square = np.zeros((side, side, 3), np.uint8)

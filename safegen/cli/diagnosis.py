@@ -54,6 +54,7 @@ def examine(home: Home) -> tuple[Check, ...]:
         ("ledger", _ledger),
         ("policy", _policy),
         ("ffmpeg", _ffmpeg),
+        ("opencv", _opencv),
     )
     return tuple(_guarded(name, check, home) for name, check in checks)
 
@@ -145,3 +146,15 @@ def _ffmpeg(_home: Home) -> Check:
 
     path, version = executable_version()
     return Check("ffmpeg", ok=True, summary=f"{version}, {path}", facts={"path": path, "version": version})
+
+
+def _opencv(_home: Home) -> Check:
+    from safegen.opencv import cv2, headless, mend, versions
+
+    kind = "headless" if headless else "with windows"
+    builds = versions()
+    facts: dict[str, Json] = {"version": cv2.__version__, "headless": bool(headless), "builds": {**builds}}
+    if len(set(builds.values())) > 1:
+        summary = "two versions in one folder: " + ", ".join(f"{name} {version}" for name, version in builds.items())
+        return Check("opencv", ok=False, summary=summary, facts=facts, remedy=mend())
+    return Check("opencv", ok=True, summary=f"{cv2.__version__}, {kind}", facts=facts)

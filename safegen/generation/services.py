@@ -31,10 +31,12 @@ class Services:
 
     @classmethod
     def open(cls, home: Home, policy: str | Path, probes: Sequence[str | Path] = ()) -> Services:
-        """Open keys, policy and ledger; raises KeyStoreError, PolicyError, ConfigError or LedgerError.
+        """Open keys, policy and ledger; raises KeyStoreError, PolicyError, ConfigError or LedgerError, and
+        InstallationError where OpenCV does not load.
 
         ``probes`` are asked besides the policy's own; InputError or PolicyError for one that is missing or damaged.
         """
+        import safegen.opencv  # noqa: F401 - judging frames and marking need it, after the model has run
         from safegen.keys import KeyStore
         from safegen.ledger import Ledger
         from safegen.policies.engine.engine import Engine

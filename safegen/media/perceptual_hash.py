@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from safegen.errors import MediaError
+from safegen.opencv import cv2
 
 SIDE: Final = 16
 BITS: Final = SIDE * SIDE

@@ -12,12 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from safegen.errors import MediaError
 from safegen.media.perceptual_hash import BITS, bits, margins, mirrored, waves
+from safegen.opencv import cv2
 from safegen.types import Json
 
 SIZE: Final = BITS // 8

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from safegen.errors import LedgerError
 from safegen.media import decode
+from safegen.opencv import cv2
 
 if TYPE_CHECKING:
     from safegen.settings import Home

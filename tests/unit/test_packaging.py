@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -104,17 +105,40 @@ def test_the_tree_for_tools_holds_every_module(tmp_path: Path, links: bool, monk
     tree["lay"](tmp_path)
     tree["lay"](tmp_path)  # again, over what is there
     assert any(path.is_symlink() for path in (tmp_path / "safegen").iterdir()) is links
-    code = "import grimp, json; print(json.dumps(sorted(grimp.build_graph('safegen', cache_dir=None).modules)))"
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
     modules = {
         f"{package}.{path.stem}".removesuffix(".__init__")
         for package in packages_on_disk()
         for path in folder_of(package).glob("*.py")
     }
-    assert set(json.loads(done.stdout)) == modules
+    assert set(imports_in(tmp_path)) == modules
+
+
+IMPORTS = """
+import grimp, json
+graph = grimp.build_graph("safegen", cache_dir=None)
+print(json.dumps({module: sorted(graph.find_modules_directly_imported_by(module)) for module in graph.modules}))
+"""
+
+
+def imports_in(tree: Path) -> dict[str, list[str]]:
+    """What each module of a tree imports of the others, inside functions too."""
+    command, environment = [sys.executable, "-c", IMPORTS], os.environ | {"PYTHONPATH": str(tree)}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=True)
+    imports: dict[str, list[str]] = json.loads(done.stdout)
+    return imports
+
+
+def test_what_ships_imports_nothing_that_stays_behind(tmp_path: Path, setup_py: dict[str, Any]) -> None:
+    runpy.run_path(str(ROOT / "tools" / "tree.py"))["lay"](tmp_path)
+    behind = packages_on_disk() - set(setup_py["packages"])
+    assert behind  # the recipes of what ships
+    for module, imports in imports_in(tmp_path).items():
+        if not belongs(module, behind):
+            assert not [name for name in imports if belongs(name, behind)], module
+
+
+def belongs(module: str, packages: set[str]) -> bool:
+    return module in packages or module.rpartition(".")[0] in packages
 
 
 def refused(*_args: object, **_kwargs: object) -> None:
@@ -144,3 +168,26 @@ def test_every_data_file_ships(setup_py: dict[str, Any]) -> None:
         for path in folder.rglob("*"):
             if path.is_file() and path.suffix not in {".py", ".pyc"} and not inner & set(path.parents):
                 assert path in shipped, f"{path.relative_to(ROOT)} would be missing from the wheel"
+
+
+def test_the_source_distribution_holds_every_file_of_the_repository() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    words = [line.split() for line in (ROOT / "MANIFEST.in").read_text().splitlines()]
+    folders = {folder for verb, *rest in words if verb == "graft" for folder in rest}
+    patterns = [pattern for verb, *rest in words if verb == "include" for pattern in rest]
+    patterns += ["LICENSE", "MANIFEST.in", "NOTICE", "setup.py"]  # taken by themselves
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for path in listed.stdout.splitlines():
+        top, _, inner = path.partition("/")
+        assert top in folders if inner else any(Path(top).match(pattern) for pattern in patterns), path
+
+
+def test_the_index_page_leads_to_no_file_of_the_repository(setup_py: dict[str, Any]) -> None:
+    """An index shows the README on its own: relative pictures would be broken there, and relative links dead."""
+    index = setup_py["_for_an_index"]
+    sample = "A.\n\n![drawn](docs/x.png)\n\n[page](docs/y.md), [web](https://example.org), [below](#z)\n"
+    assert index(sample) == "A.\n\npage, [web](https://example.org), [below](#z)\n"
+    targets = re.findall(r"\]\(([^)]*)\)", setup_py["long_description"])
+    assert [target for target in targets if not target.startswith(("https:", "#"))] == []
+    assert "safegen" in setup_py["long_description"]

@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from safegen.opencv import cv2
 from safegen.types import ContentId, Json
 from safegen.watermark import ecc
 from safegen.watermark.base import LIST_SIZE, Extraction, conclude, decide, recognise

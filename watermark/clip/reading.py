@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from safegen.errors import WatermarkError
+from safegen.opencv import cv2
 from safegen.watermark import base
 from safegen.watermark.clip.pattern import PHASES, cosines, signpost, used
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from safegen.opencv import cv2
 from safegen.watermark.clip import reading
 from safegen.watermark.clip.pattern import FRAMES_PER_PHASE, ORDER, PHASES, signpost
 from safegen.watermark.clip.reading import SHORT, Canvas

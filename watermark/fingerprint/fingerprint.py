@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from safegen.errors import WatermarkError
+from safegen.opencv import cv2
 from safegen.watermark.clip import reading
 from safegen.watermark.clip.reading import SHORT, Canvas
 from safegen.watermark.clip.search import FINE, Matrix

@@ -1,6 +1,6 @@
 """``make demo``: one clip from a prompt, and what can be known of it afterwards, in a folder of its own.
 
-    python -m safegen.demo FOLDER
+    python -m safegen.cli.demo FOLDER
 
 Runs the commands that it prints, in one process, with ``SAFEGEN_HOME`` inside FOLDER, and draws a contact sheet.
 """
