@@ -34,9 +34,8 @@ _TOP_REASONS = 3
 class Label(StrEnum):
     """What the pixels suggest."""
 
-    LIKELY_AI = "likely_ai"
-    INCONCLUSIVE = "inconclusive"
-    LIKELY_CAMERA = "likely_camera"
+    SIGNS_OF_AI = "signs_of_ai"
+    NO_STATEMENT = "no_statement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class ForensicScore:
     """The passive detector's answer: a suspicion, never proof.
 
     ``probability`` is the calibrated probability of "generated" for equal shares of both kinds, within 0.05 to 0.95,
-    and 0.5 where a rule forced ``inconclusive``. ``raw`` is the uncalibrated log-odds. ``reasons`` are sentences: why
+    and 0.5 where a rule forced ``no_statement``. ``raw`` is the uncalibrated log-odds. ``reasons`` are sentences: why
     it abstained, or which statistics weighed most.
     """
 
@@ -74,7 +73,7 @@ def score(frames: NDArray[np.uint8], fps: float) -> ForensicScore:
     raw = float(model.logit(x).mean())
     abstentions = _abstentions(frames.shape, fps, parts, float(model.outside(x).mean()), model)
     if abstentions:
-        return ForensicScore(Label.INCONCLUSIVE, 0.5, raw, abstentions, MODEL_ID, model.sha256)
+        return ForensicScore(Label.NO_STATEMENT, 0.5, raw, abstentions, MODEL_ID, model.sha256)
     probability = min(MAX_PROBABILITY, max(1.0 - MAX_PROBABILITY, model.calibrate(raw)))
     label, reasons = _judge(probability, x.mean(axis=0), model)
     return ForensicScore(label, probability, raw, reasons, MODEL_ID, model.sha256)
@@ -105,12 +104,7 @@ def _judge(probability: float, x: NDArray[np.float64], model: Model) -> tuple[La
     import numpy as np
 
     share = model.standardise(x) * model.coef
-    if probability >= model.ai_above:
-        label, pull = Label.LIKELY_AI, share
-    elif probability <= model.camera_below:
-        label, pull = Label.LIKELY_CAMERA, -share
-    else:
-        text = f"the score {probability:.2f} lies between {model.camera_below:.2f} and {model.ai_above:.2f}"
-        return Label.INCONCLUSIVE, (f"{text}, where errors are too frequent",)
-    top = np.argsort(pull)[::-1][:_TOP_REASONS]
-    return label, tuple(f"{model.names[i]} weighs {abs(share[i]):.2f} towards this" for i in top if pull[i] > 0)
+    if probability < model.ai_above:  # a low score says as little: on other sources it fits both kinds alike
+        return Label.NO_STATEMENT, (f"the score {probability:.2f} lies below {model.ai_above:.2f}",)
+    top = np.argsort(share)[::-1][:_TOP_REASONS]
+    return Label.SIGNS_OF_AI, tuple(f"{model.names[i]} weighs {share[i]:.2f} towards this" for i in top if share[i] > 0)

@@ -107,9 +107,10 @@ def generate(
 @app.command(epilog=EXIT_CODES)
 def verify(
     file: Annotated[Path, typer.Argument(help="A video or image file.")],
-    neural: Annotated[
-        bool, typer.Option("--neural/--no-neural", help="Read the mark and run the passive detector (needs torch).")
-    ] = True,
+    neural: Annotated[bool, typer.Option("--neural/--no-neural", help="Read the mark (needs torch).")] = True,
+    forensic: Annotated[
+        bool, typer.Option("--forensic", help="Ask the passive detector as well: a hint, on which no verdict rests.")
+    ] = False,
     fragment: Annotated[
         list[Path] | None,
         typer.Option(help="A segment that follows FILE as initialisation segment (DASH, CMAF); repeat it in order."),
@@ -148,7 +149,13 @@ def verify(
     if fragment and strict:
         raise typer.BadParameter("--strict looks at whole files.")
     verify_command.run(
-        file=file, neural=neural, fragments=fragment or (), strict=strict, accept_listed=accept_listed, as_json=as_json
+        file=file,
+        neural=neural,
+        forensic=forensic,
+        fragments=fragment or (),
+        strict=strict,
+        accept_listed=accept_listed,
+        as_json=as_json,
     )
 
 

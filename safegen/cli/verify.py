@@ -10,7 +10,8 @@ import typer
 
 from safegen.cli.shell import Bars, command, print_json
 from safegen.errors import EXIT_COULD_NOT_RUN, EXIT_DONE, EXIT_NOT_VERIFIED
-from safegen.types import Json, Status, Verdict, VerdictKind
+from safegen.types import Basis, Json, Status, Verdict, VerdictKind
+from safegen.verification.credential_judging import keeps_inside
 
 if TYPE_CHECKING:
     from safegen.provenance.conformance import Check
@@ -40,7 +41,14 @@ _SIGN = {Status.PASS: "✓", Status.FAIL: "✗", Status.ABSENT: "–", Status.IN
 
 
 def run(
-    *, file: Path, neural: bool, fragments: Sequence[Path], strict: bool, accept_listed: bool, as_json: bool
+    *,
+    file: Path,
+    neural: bool,
+    forensic: bool,
+    fragments: Sequence[Path],
+    strict: bool,
+    accept_listed: bool,
+    as_json: bool,
 ) -> None:
     """Call :func:`safegen.verify`, print the verdict, and exit with its code.
 
@@ -51,7 +59,7 @@ def run(
         from safegen.verification.verifier import verify
 
         with Bars() as bars:
-            verdict = verify(file, neural=neural, fragments=fragments, progress=bars)
+            verdict = verify(file, neural=neural, forensic=forensic, fragments=fragments, progress=bars)
         checks = strict_checks(file, verdict, accept_listed=accept_listed) if strict else ()
         if as_json:
             print_json(verdict.to_json() | ({"strict": _strict_json(checks)} if strict else {}))
@@ -99,12 +107,24 @@ def _print_strict(checks: Sequence[Check]) -> None:
         console.print(f"{check.summary}: {check.detail}", markup=False)
 
 
+def _meaning(verdict: Verdict) -> str:
+    """The verdict in words; a recovered file's depend on where the original credential is."""
+    if verdict.verdict is not VerdictKind.RECOVERED:
+        return MEANING[verdict.verdict]
+    metadata, ledger = (next(f for f in verdict.findings if f.basis is b) for b in (Basis.METADATA, Basis.LEDGER))
+    if "restored" in ledger.evidence:
+        return "the credential was given back to a file that had lost it; mark and ledger name the clip"
+    if keeps_inside(metadata, verdict.content_id):
+        return "another's credential keeps the original one inside; mark and ledger name the clip"
+    return MEANING[verdict.verdict]
+
+
 def _print_for_people(file: Path, verdict: Verdict) -> None:
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold {_COLOUR[verdict.verdict]}]{verdict.verdict.upper()}[/]  ", end="")
-    console.print(f"{file}: {MEANING[verdict.verdict]}", markup=False)
+    console.print(f"{file}: {_meaning(verdict)}", markup=False)
     if verdict.content_id is not None:
         entry = "" if verdict.entry is None else f", ledger entry {verdict.entry}"
         console.print(f"  content id {verdict.content_id}{entry}", markup=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from safegen.errors import BlockedError, CancelledError, InputError, LedgerError, SafegenError
 from safegen.files import Scratch, Target, uninterrupted
+from safegen.generation.input_credentials import check_input_credentials
 from safegen.generation.moderation import Moderation, without_spans
 from safegen.generation.request import Generated, Inputs, Source
 from safegen.generation.services import Services
@@ -85,6 +86,7 @@ class Run:
         from safegen.media import read_clip
 
         inputs = self._inputs
+        check_input_credentials(path for path in (inputs.image, inputs.video) if path is not None)
         image = video = None
         if inputs.image is not None:
             image = read_clip(inputs.image, max_frames=1).frames[0]

@@ -23,8 +23,6 @@ COMPOSITE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWith
 PERHAPS_AI: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/composite"
 """Of several elements, any of which may or may not be generated: all that can be said of an unknown action."""
 
-AI_SOURCE_TYPES: Final = frozenset({GENERATED, COMPOSITE})
-
 _DATE: Final = 0  # CBOR tag of an RFC 3339 date, the CDDL's tdate
 _TRAINING_USES: Final = ("ai_generative_training", "ai_inference", "ai_training", "data_mining")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from safegen.provenance.manifest import SoftBinding
@@ -50,7 +51,10 @@ class Credential:
     ``signer_trusted`` hold. ``content_matches`` is the hard binding (None: not checked). ``timestamp`` comes from a
     time-stamp authority (a listed one if ``timestamp_trusted``), ``claimed_time`` from the manifest itself; both ISO
     8601. ``listed_by`` names the trust list that vouches for a signer that is not our own. ``failure_codes`` are C2PA
-    validation codes, those of ingredients included. ``remote_url`` is named by the file and was not fetched.
+    validation codes, those of ingredients included (``ingredient_failures`` alone), and ``explanations`` the library's
+    words for them. ``identity_problems`` are codes about identity assertions (CAWG), which decide nothing about the
+    credential. ``denies_ai``: a camera or a person is named as the origin. ``sidecar`` is the name of the file that it
+    came from. ``remote_url`` is named by the file and was not fetched.
     """
 
     state: CredentialState
@@ -73,8 +77,20 @@ class Credential:
     listed_by: str = ""
     timestamp_trusted: bool = False
     ai_generated: bool = False
+    denies_ai: bool = False
+    ingredient_failures: tuple[str, ...] = ()
+    identity_problems: tuple[str, ...] = ()
+    explanations: Mapping[str, str] = field(default_factory=dict)
+    sidecar: str = ""
+    out_of_bounds: bool = False  # unreadable because it would take too much time or memory
     remote_url: str | None = None
     problem: str = ""
+
+    @property
+    def own_manifest_holds(self) -> bool:
+        """Whether the active manifest is intact and fits the file, whatever is wrong with its ingredients' own."""
+        own = set(self.failure_codes) - set(self.ingredient_failures) - {"signingCredential.untrusted"}
+        return self.signature_valid and self.content_matches is not False and not own
 
     @property
     def only_expired(self) -> bool:

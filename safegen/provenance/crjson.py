@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 from safegen.errors import InputError, UnreadableMediaError, VerificationError
 from safegen.provenance.certificates import pem_of, read_certificates
 from safegen.provenance.examining import Reading
-from safegen.provenance.read import find_sidecar
+from safegen.provenance.read import sidecars
 from safegen.provenance.report import clean
 from safegen.provenance.sandbox import ReadLimits
 from safegen.version import __version__
@@ -65,8 +65,8 @@ class _Reader:
 
     def __call__(self, anchors_pem: str) -> dict[str, Any]:
         found = self._document(None, anchors_pem)
-        if not found["manifests"] and (beside := find_sidecar(self._path)) is not None:
-            found = self._document(beside, anchors_pem)
+        if not found["manifests"] and (beside := next(sidecars(self._path), None)) is not None:
+            found = self._document(beside.store, anchors_pem)
         return found
 
     def _document(self, manifest: bytes | None, anchors_pem: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from safegen.errors import ProvenanceError
 from safegen.provenance.engine import guess_format, make_context
 from safegen.provenance.examining import LIMIT, Reading
 from safegen.provenance.manifest import Ingredient, InputFile, KeptManifest, Manifest
-from safegen.provenance.read import find_sidecar
+from safegen.provenance.read import sidecars
 from safegen.provenance.sandbox import ReadLimits
 from safegen.provenance.signers import CallbackSigner, Signer
 
@@ -138,9 +138,10 @@ def _refuse_boundless(path: Path) -> None:
 
 def _beside(item: InputFile, kind: str, anchors_pem: str) -> KeptManifest | None:
     """Return the manifest that lies in a sidecar, where the file has none in itself."""
-    store = find_sidecar(item.path)
-    if store is None:
+    beside = next(sidecars(item.path), None)
+    if beside is None:
         return None
+    store = beside.store
     try:
         with item.path.open("rb") as stream, c2pa.Reader(kind, stream, None, make_context()):
             return None

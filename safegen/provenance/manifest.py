@@ -20,7 +20,6 @@ from typing import Final, Protocol, TypeAlias
 
 from safegen.errors import ProvenanceError
 from safegen.provenance.assertions import (
-    AI_SOURCE_TYPES,
     COMPOSITE,
     GENERATED,
     GENERATION_LABEL,
@@ -39,7 +38,6 @@ from safegen.provenance.assertions import (
 from safegen.types import ContentId, Json
 
 __all__ = [
-    "AI_SOURCE_TYPES",
     "COMPOSITE",
     "GENERATED",
     "GENERATION_LABEL",

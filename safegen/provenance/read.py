@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from safegen.errors import UnreadableMediaError
 from safegen.provenance.credential import Credential, CredentialState, Origin
-from safegen.provenance.examining import Reading, Report
+from safegen.provenance.examining import LIMIT, Reading, Report
+from safegen.provenance.remains import hidden_store
 from safegen.provenance.report import UNTRUSTED, clean, to_credential
 from safegen.provenance.sandbox import ReadLimits
 
 if TYPE_CHECKING:
     from safegen.provenance.trust import Trust
 
-__all__ = ["UNTRUSTED", "find_sidecar", "read_credential", "read_manifest_store"]
+__all__ = ["UNTRUSTED", "Sidecar", "read_credential", "read_manifest_store", "sidecar_path", "sidecars"]
 
 MAX_SIDECAR_BYTES: Final = 64 << 20
 MAX_FRAGMENTS: Final = 10_000
@@ -34,7 +35,7 @@ def read_credential(
     fragments: Sequence[Path] = (),
     limits: ReadLimits | None = None,
 ) -> Credential:
-    """Read and validate the active manifest of ``path``: embedded, else in the sidecar ``<name>.c2pa`` beside it.
+    """Read and validate the active manifest of ``path``: embedded, else in a sidecar beside it.
 
     ``trust_anchors_pem`` holds the roots whose signatures count as trusted; none by default. ``manifest_bytes``, if
     given, is validated against the file instead of what the file carries. ``trust`` (in place of the anchors) tells
@@ -63,10 +64,15 @@ def read_credential(
             anchors = trust_anchors_pem if trust is None else trust.own_anchors_pem + trust.anchors("tsa")
             origin = Origin.EMBEDDED if manifest_bytes is None else Origin.GIVEN
             found = _understood(reading.report(anchors, manifest_bytes), origin)
+            if origin is Origin.EMBEDDED:
+                found = _seen_or_gone(found, file)
             if found.state is CredentialState.ABSENT and origin is Origin.EMBEDDED:
-                manifest_bytes = find_sidecar(path)
-                if manifest_bytes is not None:
-                    found = _understood(reading.report(anchors, manifest_bytes), Origin.SIDECAR)
+                for beside in sidecars(path):
+                    fitted = _fitted(_understood(reading.report(anchors, beside.store), Origin.SIDECAR), beside)
+                    if fitted.state is not CredentialState.ABSENT:
+                        found, manifest_bytes = fitted, beside.store
+                        break
+                    found = replace(found, problem=fitted.problem or found.problem)
             if trust is None:
                 return found
             return _judge(found, trust, lambda pem: _understood(reading.report(pem, manifest_bytes), found.origin))
@@ -98,12 +104,48 @@ def read_manifest_store(
     return read_credential(media_path, trust_anchors_pem=trust_anchors_pem, manifest_bytes=manifest_bytes, trust=trust)
 
 
-def find_sidecar(path: Path) -> bytes | None:
-    """Return the manifest store that lies beside ``path``, if one does and is of bearable size."""
-    beside = path.with_suffix(".c2pa")
-    if beside == path or not beside.is_file() or beside.stat().st_size > MAX_SIDECAR_BYTES:
-        return None
-    return beside.read_bytes()
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A manifest store that lies beside a file, and its own file's name."""
+
+    name: str
+    store: bytes
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the manifest goes that ``path`` does not carry itself: ``<name>.c2pa``, the ending of ``path`` included."""
+    return path.with_name(f"{path.name}.c2pa")
+
+
+def sidecars(path: Path) -> Iterator[Sidecar]:
+    """Yield what lies beside ``path``: ``<name>.c2pa`` first, then ``<name without ending>.c2pa``.
+
+    Other tools write the second, which files of one name and several endings share: it may belong to another one.
+    """
+    for beside in dict.fromkeys((sidecar_path(path), path.with_suffix(".c2pa"))):
+        if beside != path and beside.is_file() and beside.stat().st_size <= MAX_SIDECAR_BYTES:
+            yield Sidecar(beside.name, beside.read_bytes())
+
+
+def _seen_or_gone(found: Credential, file: BinaryIO) -> Credential:
+    """Tell a store that is there and broken, which is damage, from one that is gone."""
+    if found.state not in (CredentialState.ABSENT, CredentialState.UNREADABLE) or found.out_of_bounds:
+        return found
+    if hidden_store(file):
+        why = f": {found.problem}" if found.problem else ""
+        return Credential(
+            CredentialState.INVALID, Origin.EMBEDDED, problem=f"the file holds a manifest store, but it is damaged{why}"
+        )
+    return found
+
+
+def _fitted(found: Credential, beside: Sidecar) -> Credential:
+    """A sidecar's credential where it is this file's; else none, and why: what lies beside a file never outranks it."""
+    if found.state is CredentialState.ABSENT or (found.state is CredentialState.UNREADABLE and not found.out_of_bounds):
+        return Credential(CredentialState.ABSENT, problem=f"{beside.name} beside it holds no manifest")
+    if found.content_matches is False:
+        return Credential(CredentialState.ABSENT, problem=f"{beside.name} beside it belongs to another file")
+    return replace(found, sidecar=beside.name)
 
 
 def _understood(report: Report, origin: Origin) -> Credential:
@@ -121,4 +163,4 @@ def _understood(report: Report, origin: Origin) -> Credential:
             remote_url=remote[1],
             problem="the file names a manifest on the network; safegen does not fetch it",
         )
-    return Credential(CredentialState.UNREADABLE, origin, problem=problem)
+    return Credential(CredentialState.UNREADABLE, origin, problem=problem, out_of_bounds=report.error == LIMIT)

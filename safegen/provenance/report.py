@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from safegen.provenance.credential import Credential, CredentialState, Ingredient, Origin
-from safegen.provenance.manifest import AI_SOURCE_TYPES, GENERATION_LABEL, Relationship, SoftBinding
+from safegen.provenance.manifest import GENERATION_LABEL, Relationship, SoftBinding
+from safegen.provenance.source_types import says_ai, says_camera_or_human
 from safegen.types import ContentId, parse_content_id
 
 MAX_TEXT: Final = 500
@@ -23,6 +24,7 @@ _HARD_BINDING: Final = re.compile(r"assertion\.(data|bmff|boxes|collection|multi
 _OWN_ALGS: Final = "org.safegen."
 _HEX: Final = re.compile(r"([0-9a-f]{2})*")
 _NOT_ABOUT_SIGNATURE: Final = frozenset({UNTRUSTED, "signingCredential.expired"})
+_IDENTITY: Final = "cawg."
 
 
 def to_credential(store: Any, origin: Origin) -> Credential:
@@ -32,23 +34,27 @@ def to_credential(store: Any, origin: Origin) -> Credential:
     manifest = _mapping(manifests.get(active_id))
     results = _mapping(_mapping(store).get("validation_results"))
     active = _mapping(results.get("activeManifest"))
-    success, failure = set(_codes(active.get("success"))), _codes(active.get("failure"))
-    deltas = [
-        code
+    success = set(_codes(active.get("success")))
+    complaints = [_mapping(item) for item in _items(active.get("failure"))]
+    later = [
+        _mapping(item)
         for delta in _items(results.get("ingredientDeltas"))
-        for code in _codes(_mapping(_mapping(delta).get("validationDeltas")).get("failure"))
+        for item in _items(_mapping(_mapping(delta).get("validationDeltas")).get("failure"))
     ]
+    identity = [code for code in _codes([*complaints, *later]) if code.startswith(_IDENTITY)]
+    failure = [code for code in _codes(complaints) if not code.startswith(_IDENTITY)]
+    deltas = [code for code in _codes(later) if not code.startswith(_IDENTITY)]
     mismatch = any(_HARD_BINDING.match(code) for code in failure)
     match = any(_HARD_BINDING.match(code) and code.endswith(".match") for code in success)
-    about_signature = [
-        code
-        for code in failure
-        if code not in _NOT_ABOUT_SIGNATURE and not _HARD_BINDING.match(code) and not code.startswith("cawg.")
-    ]
+    about_signature = [code for code in failure if code not in _NOT_ABOUT_SIGNATURE and not _HARD_BINDING.match(code)]
+    state = _STATES.get(clean(_mapping(store).get("validation_state")), CredentialState.UNREADABLE)
+    if identity and state is not CredentialState.UNREADABLE and not set(failure + deltas) - {UNTRUSTED}:
+        # Whose identity could not be confirmed says nothing about the bytes (CAWG identity assertion 1.1, section 8).
+        state = CredentialState.TRUSTED if "signingCredential.trusted" in success else CredentialState.VALID
     signature = _mapping(manifest.get("signature_info"))
     generation = _generation(manifest)
     return Credential(
-        state=_STATES.get(clean(_mapping(store).get("validation_state")), CredentialState.UNREADABLE),
+        state=state,
         origin=origin,
         manifest_id=active_id or None,
         content_id=_content_id(manifest),
@@ -67,6 +73,14 @@ def to_credential(store: Any, origin: Origin) -> Credential:
         failure_codes=tuple(dict.fromkeys([*failure, *deltas])),
         ingredients=tuple(_ingredients(manifest, manifests)),
         ai_generated=_ai_generated(active_id, manifests),
+        denies_ai=any(says_camera_or_human(clean(a.get("digitalSourceType"))) for a in _actions(manifest)),
+        ingredient_failures=tuple(dict.fromkeys(code for code in deltas if code not in failure)),
+        identity_problems=tuple(dict.fromkeys(identity)),
+        explanations={
+            code: words
+            for item in (*complaints, *later)
+            if (code := clean(item.get("code"))) and (words := clean(item.get("explanation")))
+        },
     )
 
 
@@ -91,7 +105,7 @@ def _ai_generated(active_id: str, manifests: Mapping[str, Any]) -> bool:
             continue
         seen.add(current)
         manifest = _mapping(manifests.get(current))
-        if any(clean(action.get("digitalSourceType")) in AI_SOURCE_TYPES for action in _actions(manifest)):
+        if any(says_ai(clean(action.get("digitalSourceType"))) for action in _actions(manifest)):
             return True
         waiting += [
             clean(item.get("active_manifest"))

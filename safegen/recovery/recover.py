@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING
 
 from safegen.errors import InputError, LedgerDamagedError, LedgerError
 from safegen.files import Target
+from safegen.provenance.read import sidecar_path
 from safegen.release.recording import appender, record_and_place
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Basis, ContentId, Finding, Json, Progress, Status, Verdict, soft_binding_alg
+from safegen.verification.credential_judging import keeps_inside
 from safegen.verification.verifier import Verifier, verify
 
 if TYPE_CHECKING:
@@ -153,9 +155,13 @@ def recover(
     found = find(path, home=home, progress=progress)
     credential = _finding(found.verdict, Basis.METADATA)
     if credential.status is not Status.ABSENT:
+        remedy = "Keep it: a sound credential is worth more than one given back. `safegen verify` says what it claims."
+        if credential.status is not Status.PASS:
+            remedy = "`safegen verify` judges it. Recover from a copy without it (ffmpeg -c copy)."
+        if keeps_inside(credential, found.content_id):
+            remedy = "The credential of this clip is inside it already, as its parent: there is nothing to recover."
         raise InputError(
-            f"{path} carries a credential of its own, which recovery would hide: {credential.summary}",
-            remedy="`safegen verify` judges it. If it is damaged, recover from a copy without it (ffmpeg -c copy).",
+            f"{path} carries a credential of its own, which recovery would hide: {credential.summary}", remedy=remedy
         )
     if found.outcome is Outcome.FOUND and not found.compared:
         # The mark could be a copied one. What would have told could not be done, so nothing is signed.
@@ -276,7 +282,7 @@ def _targets(path: Path, output: Path, *, sidecar: bool, force: bool) -> tuple[T
     if same and not sidecar:
         raise InputError("The output is the file itself.", remedy="Choose another name, or write a --sidecar.")
     target = None if same else Target.check(output, suffix=path.suffix.lower(), force=force)
-    beside = Target.check(output.with_suffix(".c2pa"), suffix=".c2pa", force=force) if sidecar else None
+    beside = Target.check(sidecar_path(output), suffix=".c2pa", force=force) if sidecar else None
     return target, beside
 
 
@@ -295,7 +301,7 @@ def _restore(path: Path, found: Found, target: Target | None, beside: Target | N
     final = path if target is None else target.path
     # Named so that the sidecar is found beside the scratch copy, as it will be beside the finished file.
     scratch = final if target is None else final.with_name(f".{final.stem}.{secrets.token_hex(4)}{final.suffix}")
-    waiting = None if beside is None else scratch.with_suffix(".c2pa")
+    waiting = None if beside is None else sidecar_path(scratch)
     try:
         with Ledger.open(
             home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name, busy_seconds=home.ledger_busy_seconds

@@ -22,37 +22,39 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
+from safegen.verification.credential_judging import Judged, judge_credential
 from safegen.verification.mark_reading import Mark, MarkReader, not_run
 
 if TYPE_CHECKING:
     from safegen.keys import KeyStore
     from safegen.ledger import Entry, Ledger
-    from safegen.provenance.credential import Credential
 
 
 def verify(
     path: str | Path,
     *,
     neural: bool = True,
+    forensic: bool = False,
     fragments: Sequence[str | Path] = (),
     home: Home | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
     """Check ``path`` against this home's keys and ledger and return the verdict with its findings.
 
+    ``forensic``: the passive detector is asked as well, whose hint no verdict rests on.
     ``fragments`` are segments, in order, that follow ``path`` as their initialisation segment (DASH, CMAF): the
     credential is validated with each, and the pictures are those of all together. Never touches the network and never
     writes but temporary files. A negative verdict is a result. Raises InputError (of which UnreadableMediaError is one)
     if there is no file that can be decoded.
     """
-    verifier = Verifier(home or Home.default(), neural=neural, progress=progress)
+    verifier = Verifier(home or Home.default(), neural=neural, forensic=forensic, progress=progress)
     return verifier.verify(Path(path), tuple(map(Path, fragments)))
 
 
@@ -66,21 +68,15 @@ def key_stores(home: Home) -> tuple[tuple[KeyStore, ...], str]:
         return (), str(error)
 
 
-@dataclass(frozen=True, slots=True)
-class _Metadata:
-    """Outcome of step (2). ``ours``: intact and signed under this home's root."""
-
-    finding: Finding
-    credential: Credential | None = None
-    ours: bool = False
-
-
 class Verifier:
     """The steps of the module's docstring over one home. Holds no file open between calls."""
 
-    def __init__(self, home: Home, *, neural: bool = True, progress: Progress | None = None) -> None:
+    def __init__(
+        self, home: Home, *, neural: bool = True, forensic: bool = False, progress: Progress | None = None
+    ) -> None:
         self._home = home
         self._neural = neural
+        self._forensic_asked = forensic
         self._progress: Progress = progress or (lambda _stage, _done, _total: None)
 
     def verify(self, path: Path, fragments: tuple[Path, ...] = ()) -> Verdict:
@@ -120,12 +116,12 @@ class Verifier:
 
     # -- (2) credential ------------------------------------------------------------------------------------------------
 
-    def _credential(self, path: Path, keys: Sequence[KeyStore], fragments: tuple[Path, ...] = ()) -> _Metadata:
+    def _credential(self, path: Path, keys: Sequence[KeyStore], fragments: tuple[Path, ...] = ()) -> Judged:
         from safegen.provenance.read import read_credential
         from safegen.provenance.trust import Trust
 
         found = read_credential(path, trust=Trust.of(self._home, keys), fragments=fragments)
-        judged = _judge_credential(found)
+        judged = judge_credential(found)
         if found.only_expired and self._recorded_this_file(path, found.content_id):
             # Anyone can make an expired certificate. What vouches for the file is the ledger, which holds its hash.
             return replace(judged, ours=True)
@@ -161,7 +157,7 @@ class Verifier:
     # -- (4) ledger ----------------------------------------------------------------------------------------------------
 
     def _ledger(
-        self, path: Path, content_id: ContentId | None, metadata: _Metadata, keys: Sequence[KeyStore]
+        self, path: Path, content_id: ContentId | None, metadata: Judged, keys: Sequence[KeyStore]
     ) -> tuple[Finding, int | None]:
         if content_id is None:
             return Finding(Basis.LEDGER, Status.ABSENT, "Neither credential nor mark names an entry to look up."), None
@@ -176,7 +172,7 @@ class Verifier:
             return not_run(Basis.LEDGER, f"The ledger could not be read: {error}."), None
 
     def _look_up(
-        self, ledger: Ledger, path: Path, content_id: ContentId, metadata: _Metadata, keys: Sequence[KeyStore]
+        self, ledger: Ledger, path: Path, content_id: ContentId, metadata: Judged, keys: Sequence[KeyStore]
     ) -> tuple[Finding, int | None]:
         about = ledger.find_content(content_id)
         entry = next((e for e in about if e.kind == "generated"), None)
@@ -230,8 +226,8 @@ class Verifier:
     # -- (5) passive detector ------------------------------------------------------------------------------------------
 
     def _forensic(self, clip: Clip | None) -> Finding:
-        if clip is None:
-            return not_run(Basis.FORENSIC, "The passive detector was switched off.")
+        if clip is None or not self._forensic_asked:
+            return not_run(Basis.FORENSIC, "The passive detector was not asked (--forensic).")
         try:
             from safegen.detectors import score
 
@@ -251,52 +247,9 @@ class Verifier:
 
 
 _FORENSIC: Mapping[str, tuple[Status, str]] = {
-    "likely_ai": (Status.PASS, "The pictures' statistics resemble AI-made video: a hint, not proof."),
-    "likely_camera": (Status.ABSENT, "The pictures' statistics show no signs of AI, which proves nothing."),
-    "inconclusive": (Status.INCONCLUSIVE, "The pictures' statistics allow no statement."),
+    "signs_of_ai": (Status.PASS, "The pictures' statistics resemble AI-made video: a hint, not proof."),
+    "no_statement": (Status.INCONCLUSIVE, "The pictures' statistics allow no statement."),
 }
-
-
-def _judge_credential(found: Credential) -> _Metadata:
-    from safegen.provenance.credential import CredentialState
-
-    evidence: dict[str, Json] = {
-        "state": str(found.state),
-        "manifest_id": found.manifest_id,
-        "signer": found.signer,
-        "claim_generator": found.claim_generator,
-        "ai_generated": found.ai_generated,
-        "listed_by": found.listed_by or None,
-        "claimed_time": found.claimed_time,
-        "timestamp": found.timestamp,
-        "timestamp_trusted": found.timestamp_trusted,
-        "failures": list(found.failure_codes),
-        "ingredients": [{"title": i.title, "relationship": i.relationship} for i in found.ingredients],
-    }
-
-    def outcome(status: Status, summary: str, *, ours: bool = False) -> _Metadata:
-        return _Metadata(Finding(Basis.METADATA, status, summary, evidence), found, ours)
-
-    match found.state:
-        case CredentialState.ABSENT:
-            why = f" ({found.problem})" if found.problem else ""
-            return _Metadata(Finding(Basis.METADATA, Status.ABSENT, f"The file carries no C2PA credential{why}."))
-        case CredentialState.TRUSTED:
-            return outcome(Status.PASS, "The C2PA credential is intact and signed by this home.", ours=True)
-        case CredentialState.VALID:
-            who = found.signer or "an unnamed signer"
-            vouched = f"whom the trust list {found.listed_by} vouches for" if found.listed_by else "an unknown signer"
-            return outcome(Status.PASS, f"The C2PA credential is intact, signed by {who}, {vouched}; not by this home.")
-        case CredentialState.UNREADABLE:
-            return outcome(
-                Status.INCONCLUSIVE, f"Whether there is a C2PA credential could not be read: {found.problem}."
-            )
-        case _ if found.only_expired:
-            summary = "The C2PA credential is intact; its certificate has expired since, without a trusted time-stamp."
-            return outcome(Status.PASS, summary)
-        case _:
-            codes = ", ".join(found.failure_codes) or found.problem
-            return outcome(Status.FAIL, f"The C2PA credential does not hold: {codes}.")
 
 
 def _entry_problems(ledger: Ledger, entry: Entry, keys: Sequence[KeyStore], evidence: dict[str, Json]) -> list[str]:
@@ -311,7 +264,7 @@ def _entry_problems(ledger: Ledger, entry: Entry, keys: Sequence[KeyStore], evid
     return ["The checkpoint over the entry is not signed by this home's ledger key."]
 
 
-def _rewritten(path: Path, about: Sequence[Entry], metadata: _Metadata, evidence: dict[str, Json]) -> tuple[Entry, ...]:
+def _rewritten(path: Path, about: Sequence[Entry], metadata: Judged, evidence: dict[str, Json]) -> tuple[Entry, ...]:
     """The entries that lead from the clip to this very file: it was given a credential back, or was signed again.
 
     The one that records the file, with this manifest, comes first; empty where the clip itself is what it must be.
@@ -332,7 +285,7 @@ def _rewritten(path: Path, about: Sequence[Entry], metadata: _Metadata, evidence
     return tuple(found)
 
 
-def _file_problems(path: Path, entry: Entry, metadata: _Metadata, evidence: dict[str, Json]) -> list[str]:
+def _file_problems(path: Path, entry: Entry, metadata: Judged, evidence: dict[str, Json]) -> list[str]:
     evidence["sha256"] = digest = _sha256(path)
     problems = []
     if digest != entry.event.asset_sha256:
@@ -347,7 +300,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _decide(metadata: _Metadata, mark: Mark, ledger: Finding) -> VerdictKind:
+def _decide(metadata: Judged, mark: Mark, ledger: Finding) -> VerdictKind:
     """Combine the findings; ADR 0004 and docs/verdicts.md hold the table. The passive detector has no say."""
     credential, marked = metadata.credential, mark.finding.status
     if Status.FAIL in (metadata.finding.status, marked, ledger.status):
@@ -366,9 +319,10 @@ def _decide(metadata: _Metadata, mark: Mark, ledger: Finding) -> VerdictKind:
             return VerdictKind.INCONCLUSIVE
         # A restored file's credential is sound, and says itself that these are not the bytes that were signed first.
         return VerdictKind.RECOVERED if "restored" in ledger.evidence else VerdictKind.VERIFIED
+    if metadata.finding.status is Status.INCONCLUSIVE:
+        return VerdictKind.INCONCLUSIVE  # a credential may be there, and broken
     if marked is Status.PASS:
-        denies = credential is not None and metadata.finding.status is Status.PASS and not credential.ai_generated
-        if denies or ledger.status is Status.ABSENT:
+        if metadata.denies_ai or ledger.status is Status.ABSENT:
             return VerdictKind.TAMPERED
         return VerdictKind.RECOVERED if ledger.status is Status.PASS else VerdictKind.INCONCLUSIVE
     if marked is Status.ABSENT and metadata.finding.status in (Status.PASS, Status.ABSENT):

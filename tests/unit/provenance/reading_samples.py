@@ -21,7 +21,7 @@ from safegen.provenance.examining import Report, _failed
 from safegen.provenance.file_signing import sign_file
 from safegen.provenance.manifest import MediaFormat
 from safegen.provenance.native import jumbf
-from safegen.provenance.read import _understood
+from safegen.provenance.read import _seen_or_gone, _understood
 from tests.unit.provenance.provenance_samples import ffmpeg, make_clip, make_spec, make_still
 
 FORMATS = {"mp4": MediaFormat.MP4, "mov": MediaFormat.MOV, "png": MediaFormat.PNG, "jpg": MediaFormat.JPEG}
@@ -60,9 +60,13 @@ def reference(path: Path, anchors: str, manifest: bytes | None = None) -> Creden
             path.open("rb") as file,
             c2pa.Reader(guess_format(path), file, manifest, c2pa.Context.from_dict(settings)) as reader,
         ):
-            return _understood(Report(json.loads(reader.json())), origin)
+            found = _understood(Report(json.loads(reader.json())), origin)
     except (c2pa.C2paError, ValueError, RecursionError) as error:
-        return _understood(_failed(error), origin)
+        found = _understood(_failed(error), origin)
+    if manifest is not None:
+        return found
+    with path.open("rb") as file:  # what is ours: a store that it does not find, or cannot parse, is damage
+        return _seen_or_gone(found, file)
 
 
 def manifest_store(content: bytes) -> bytes:

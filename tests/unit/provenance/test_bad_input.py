@@ -60,6 +60,21 @@ def same_as_library(path: Path, content: bytes, keys: KeyStore) -> Credential:
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_store_that_is_there_and_broken_is_not_gone(tmp_path: Path, seeds: list[Path], keys: KeyStore) -> None:
+    """A bit that flips in the name, the purpose or the head of the box hides the store from the library."""
+    for seed in seeds:
+        content = seed.read_bytes()
+        at = content.index(b"jumdc2pa")
+        for offset in range(-40, 24):
+            for bit in (0, 5):
+                changed = bytearray(content)
+                changed[at + offset] ^= 1 << bit
+                path = tmp_path / seed.name
+                path.write_bytes(changed)
+                found = read_credential(path, trust_anchors_pem=keys.root_pem)
+                assert found.state is not CredentialState.ABSENT, (seed.name, offset, bit)
+
+
 def test_truncations_at_every_box_edge(tmp_path: Path, seeds: list[Path], keys: KeyStore) -> None:
     for seed in seeds:
         content = seed.read_bytes()

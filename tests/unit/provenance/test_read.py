@@ -118,8 +118,8 @@ def test_sidecar(tmp_path: Path, signed: SignedAsset, clip: Path, keys: KeyStore
     if name.endswith("mp4"):
         assert (found.state, found.origin) == (CredentialState.TRUSTED, Origin.EMBEDDED)
     else:
-        assert (found.state, found.origin) == (CredentialState.INVALID, Origin.SIDECAR)
-        assert found.content_matches is False
+        assert (found.state, found.origin) == (CredentialState.ABSENT, Origin.NONE)
+        assert found.problem.startswith("beside.c2pa beside it belongs to another file")
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", bytes(1000)])
@@ -128,8 +128,8 @@ def test_broken_sidecar(tmp_path: Path, clip: Path, content: bytes) -> None:
     shutil.copy(clip, media)
     (tmp_path / "beside.c2pa").write_bytes(content)
     found = read_credential(media)
-    assert (found.state, found.origin) == (CredentialState.UNREADABLE, Origin.SIDECAR)
-    assert found.problem
+    assert (found.state, found.origin) == (CredentialState.ABSENT, Origin.NONE)
+    assert found.problem == "beside.c2pa beside it holds no manifest"
 
 
 def test_file_signed_before_the_keys_were_replaced(tmp_path: Path, clip: Path) -> None:

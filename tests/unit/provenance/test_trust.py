@@ -25,7 +25,7 @@ from safegen.provenance.signing_identity import Seal
 from safegen.provenance.trust import OFFICIAL, Trust, add_list, trust_lists, update
 from safegen.settings import Home
 from safegen.types import Status
-from safegen.verification.verifier import _judge_credential
+from safegen.verification.credential_judging import judge_credential
 from tests.unit.provenance.pki_samples import Authority
 from tests.unit.provenance.provenance_samples import flip, make_clip, make_spec
 
@@ -64,11 +64,11 @@ def test_official_lists_ship_with_their_date(home: Home) -> None:
 def test_unknown_signer_becomes_a_listed_one(home: Home, foreign: Path) -> None:
     found = read_credential(foreign, trust=Trust.of(home, ()))
     assert (found.state, found.listed_by) == (CredentialState.VALID, "")
-    assert "an unknown signer; not by this home" in _judge_credential(found).finding.summary
+    assert "an unknown signer; not by this home" in judge_credential(found).finding.summary
     add_list(home, "house", "signer", AUTHORITY.root.pem.encode(), source="test", now=NOW)
     found = read_credential(foreign, trust=Trust.of(home, ()))
     assert (found.state, found.listed_by) == (CredentialState.VALID, "house (2026-09-01)")
-    judged = _judge_credential(found)
+    judged = judge_credential(found)
     assert judged.finding.status is Status.PASS
     assert not judged.ours
     assert judged.finding.evidence["listed_by"] == "house (2026-09-01)"
@@ -85,7 +85,7 @@ def test_who_vouches_for_time_vouches_for_nothing_else(home: Home, foreign: Path
     add_list(home, "house-tsa", "tsa", AUTHORITY.root.pem.encode(), source="test", now=NOW)
     found = read_credential(foreign, trust=Trust.of(home, ()))
     assert (found.state, found.signer_trusted, found.listed_by) == (CredentialState.VALID, False, "")
-    assert not _judge_credential(found).ours
+    assert not judge_credential(found).ours
 
 
 def test_a_listed_signer_does_not_heal_a_changed_file(home: Home, foreign: Path, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_listed_signer_does_not_heal_a_changed_file(home: Home, foreign: Path,
     changed = flip(foreign, tmp_path / "changed.mp4", foreign.stat().st_size - 9)
     found = read_credential(changed, trust=Trust.of(home, ()))
     assert (found.state, found.content_matches) == (CredentialState.INVALID, False)
-    assert _judge_credential(found).finding.status is Status.FAIL
+    assert judge_credential(found).finding.status is Status.FAIL
 
 
 def test_a_signer_without_lists_is_unknown(foreign: Path) -> None:

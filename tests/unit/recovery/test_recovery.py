@@ -17,7 +17,7 @@ from safegen.errors import InputError, ProvenanceError
 from safegen.keys import KeyStore
 from safegen.ledger import Ledger
 from safegen.media import encode_video
-from safegen.provenance.read import read_credential
+from safegen.provenance.read import read_credential, sidecar_path
 from safegen.provenance.restoring import MODE
 from safegen.recovery.recover import Outcome, find, recover
 from safegen.settings import Home
@@ -156,9 +156,9 @@ def test_a_sidecar_leaves_the_media_alone(made: Recorded, stripped: Path, in_pla
     source = shutil.copy(stripped, tmp_path / "source.mp4")
     output = source if in_place else tmp_path / "out.mp4"
     done = recover(source, output, sidecar=True, home=made.home)
-    assert (done.outcome, done.sidecar) == (Outcome.RESTORED, output.with_suffix(".c2pa"))
+    assert (done.outcome, done.sidecar) == (Outcome.RESTORED, sidecar_path(output))
     assert output.read_bytes() == stripped.read_bytes()
-    wanted = {"source.mp4", output.name, output.with_suffix(".c2pa").name}
+    wanted = {"source.mp4", output.name, sidecar_path(output).name}
     assert {p.name for p in tmp_path.iterdir()} == wanted
     assert read_credential(output).origin == "sidecar"
     assert verify(output, home=made.home).verdict == "recovered"
@@ -248,10 +248,10 @@ def test_outputs_that_cannot_be_written(made: Recorded, stripped: Path, tmp_path
     with pytest.raises(InputError, match="exists already"):
         recover(stripped, tmp_path / "out.mp4", home=made.home)
     (tmp_path / "out.mp4").unlink()
-    (tmp_path / "out.c2pa").write_bytes(b"mine")
+    (tmp_path / "out.mp4.c2pa").write_bytes(b"mine")
     with pytest.raises(InputError, match="exists already"):
         recover(stripped, tmp_path / "out.mp4", sidecar=True, home=made.home)
-    assert (tmp_path / "out.c2pa").read_bytes() == b"mine"
+    assert (tmp_path / "out.mp4.c2pa").read_bytes() == b"mine"
 
 
 def test_the_command(made: Recorded, stripped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,17 @@ import pytest
 
 from safegen.provenance.credential import Credential, CredentialState
 from safegen.types import Basis, ContentId, Finding, Status, VerdictKind
+from safegen.verification.credential_judging import judge_credential
 from safegen.verification.mark_reading import Mark
-from safegen.verification.verifier import _decide, _judge_credential
+from safegen.verification.verifier import _decide
 from safegen.watermark.base import MarkStatus
 
 ID, OTHER = ContentId("0123456789abcdef"), ContentId("fedcba9876543210")
 OURS = Credential(CredentialState.TRUSTED, content_id=ID, ai_generated=True)
 FOREIGN_AI = Credential(CredentialState.VALID, signer="Someone", ai_generated=True)
-FOREIGN_CAMERA = Credential(CredentialState.VALID, signer="Someone", ai_generated=False)
+FOREIGN_CAMERA = Credential(CredentialState.VALID, signer="Someone", denies_ai=True)
+FOREIGN_SILENT = Credential(CredentialState.VALID, signer="Someone")
+FOREIGN_COMPOSITE = Credential(CredentialState.VALID, signer="Someone", denies_ai=True, ai_generated=True)
 NONE = Credential(CredentialState.ABSENT)
 BROKEN = Credential(CredentialState.INVALID, failure_codes=("assertion.bmffHash.mismatch",))
 UNREADABLE = Credential(CredentialState.UNREADABLE, problem="odd boxes")
@@ -41,20 +44,23 @@ PASS, FAIL, ABSENT, OPEN, NOT_RUN = Status.PASS, Status.FAIL, Status.ABSENT, Sta
         (FOREIGN_CAMERA, FAIL, ID, PASS, "tampered"),
         (NONE, PASS, ID, PASS, "recovered"),
         (FOREIGN_AI, PASS, ID, PASS, "recovered"),
-        (UNREADABLE, PASS, ID, PASS, "recovered"),
+        (FOREIGN_SILENT, PASS, ID, PASS, "recovered"),
+        (FOREIGN_COMPOSITE, PASS, ID, PASS, "recovered"),
+        (UNREADABLE, PASS, ID, PASS, "inconclusive"),
         (FOREIGN_CAMERA, PASS, ID, PASS, "tampered"),
         (NONE, PASS, ID, ABSENT, "tampered"),
         (NONE, PASS, ID, NOT_RUN, "inconclusive"),
         (NONE, ABSENT, None, ABSENT, "unverified"),
         (FOREIGN_CAMERA, ABSENT, None, ABSENT, "unverified"),
         (FOREIGN_AI, ABSENT, None, ABSENT, "unverified"),
+        (FOREIGN_SILENT, ABSENT, None, ABSENT, "unverified"),
         (NONE, NOT_RUN, None, ABSENT, "inconclusive"),
         (NONE, OPEN, None, ABSENT, "inconclusive"),
         (UNREADABLE, ABSENT, None, ABSENT, "inconclusive"),
     ],
 )
 def test_rule(credential: Credential, mark: Status, named: ContentId | None, ledger: Status, verdict: str) -> None:
-    metadata = _judge_credential(credential)
+    metadata = judge_credential(credential)
     found = Mark(Finding(Basis.WATERMARK, mark, ""), named)
     assert _decide(metadata, found, Finding(Basis.LEDGER, ledger, "")) == VerdictKind(verdict)
 
@@ -73,22 +79,22 @@ def test_rule(credential: Credential, mark: Status, named: ContentId | None, led
 def test_a_restored_file_is_never_verified(mark: Status, named: ContentId | None, ledger: Status, verdict: str) -> None:
     found = Mark(Finding(Basis.WATERMARK, mark, ""), named)
     entry = Finding(Basis.LEDGER, ledger, "", {"restored": 3})
-    assert _decide(_judge_credential(OURS), found, entry) == VerdictKind(verdict)
+    assert _decide(judge_credential(OURS), found, entry) == VerdictKind(verdict)
 
 
 def test_an_expired_certificate_alone_makes_nothing_ours() -> None:
     expired = Credential(
         CredentialState.INVALID, content_id=ID, signature_valid=True, failure_codes=("signingCredential.expired",)
     )
-    judged = _judge_credential(expired)
+    judged = judge_credential(expired)
     assert expired.only_expired
     assert judged.finding.status is PASS
     assert not judged.ours
 
 
 def test_only_our_own_trust_makes_a_credential_ours() -> None:
-    assert _judge_credential(OURS).ours
-    assert not any(_judge_credential(c).ours for c in (FOREIGN_AI, FOREIGN_CAMERA, NONE, BROKEN, UNREADABLE))
+    assert judge_credential(OURS).ours
+    assert not any(judge_credential(c).ours for c in (FOREIGN_AI, FOREIGN_CAMERA, NONE, BROKEN, UNREADABLE))
 
 
 def test_the_table_is_documented() -> None:
