@@ -15,7 +15,7 @@ from safegen.provenance.read import read_credential
 
 
 def check_input_credentials(paths: Iterable[Path]) -> None:
-    """Raise InputError for a file whose credential cannot be read, and so not be kept; UnreadableMediaError for none."""
+    """InputError for a file whose credential cannot be read, and so not be kept; UnreadableMediaError for no file."""
     for path in paths:
         found = read_credential(path)
         unreadable = found.state is CredentialState.UNREADABLE

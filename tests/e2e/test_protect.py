@@ -117,6 +117,20 @@ def test_a_still_is_marked_signed_and_verified(fresh_home: Home, tmp_path: Path)
     assert safegen.verify(made.output, home=fresh_home).verdict == "verified"
 
 
+@pytest.mark.slow
+def test_an_input_whose_identity_is_not_confirmed_costs_no_generation(
+    fresh_home: Home, tmp_path: Path, shared_data: Path
+) -> None:
+    for name in ("py-C_with_CAWG_data.jpg", "cawg/ica-signature_mismatch.jpg"):
+        output = tmp_path / f"{Path(name).stem}.mp4"
+        made = safegen.generate(
+            PROMPT, output=output, image=shared_data / "c2pa" / name, seed=5, home=fresh_home, **SMALL
+        )
+        (ingredient,) = read_credential(made.output).ingredients
+        assert ingredient.manifest_id
+        assert safegen.verify(made.output, home=fresh_home).verdict == "verified"
+
+
 def test_an_image_becomes_an_ingredient(fresh_home: Home, tmp_path: Path) -> None:
     ramp = np.linspace(0, 255, 192, dtype=np.uint8)
     image = tmp_path / "first.png"
