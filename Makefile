@@ -9,7 +9,7 @@ PIP      = $(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_AR
 # Where libGL is missing, of the two builds of OpenCV that requirements bring only the headless one loads.
 OPENCV   = $(BIN)/python -c 'import cv2' 2>/dev/null || $(PIP) --force-reinstall --no-deps opencv-python-headless
 
-.PHONY: demo test lint docs format bench lock clean
+.PHONY: demo test lint docs format bench picture lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m safegen.cli.demo demo
@@ -42,6 +42,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.watermark.scale
 	$(BIN)/python benchmarks/pipeline/overhead.py
 	$(BIN)/python benchmarks/figures.py
+	$(MAKE) picture
+
+picture: $(VENV)/.installed
+	$(BIN)/python benchmarks/pipeline/picture.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "safegen needs Python 3.11 or newer")'

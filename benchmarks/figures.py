@@ -56,7 +56,7 @@ def watermark() -> list[str]:
     trial = {n: f"{trials[n]['verified']} of {trials[n]['trials']}" for n in ("windows", "readings", "samples")}
     return [
         f"**The mark** on {data['clips']} clips of the embedded model (`{data['command'].strip()}`; payloads named "
-        "exactly with the ledger's help, in brackets blindly; [all of it](docs/watermark.md)):",
+        "exactly with the ledger's help, in brackets blindly; [all of it](watermark.md)):",
         "",
         "| what | figure |",
         "|---|---|",
@@ -85,8 +85,7 @@ def moderation() -> list[str]:
         return f"{value[0]:.3f} ({value[1]:.3f} to {value[2]:.3f})"
 
     return [
-        f"**Moderation** (`{whole['command']}`; AUROC with 95 % intervals; "
-        "[model card](docs/moderation-model-card.md)):",
+        f"**Moderation** (`{whole['command']}`; AUROC with 95 % intervals; [model card](moderation-model-card.md)):",
         "",
         "| what | figure |",
         "|---|---|",
@@ -107,7 +106,7 @@ def detector() -> list[str]:
     auroc, floor = data["auroc"], data["auroc_bitrate_floor"]
     return [
         f"**The passive detector**, origins held out: AUROC {auroc['value']:.2f} ({auroc['low']:.2f} to "
-        f"{auroc['high']:.2f}), where the bit rate alone gives {floor['value']:.2f} ([card](docs/detector.md)).",
+        f"{auroc['high']:.2f}), where the bit rate alone gives {floor['value']:.2f} ([card](detector.md)).",
     ]
 
 
@@ -127,13 +126,56 @@ def ledger() -> list[str]:
         f"{slowest:.0f} ms; eight on PostgreSQL write {eight:,} entries a second, plain ones {plain:,}. With "
         f"{int(size):,} entries a proof takes {grown['prove_p99_ms']:.1f} ms (99 of 100); full verification takes "
         f"{data['growth']['1000000']['fsck_cpu_s']:.0f} µs of CPU an entry "
-        f"([all of it](benchmarks/ledger/results/bench.md); `{data['command']}`).",
+        f"([all of it](../benchmarks/ledger/results/bench.md); `{data['command']}`).",
     ]
 
 
-def render() -> str:
+def in_figures_document() -> str:
     parts = [pipeline(), watermark(), moderation(), detector(), ledger()]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def in_readme() -> str:
+    """The dozen figures that a reader wants first; docs/figures.md has the others, with commands and intervals."""
+    run = result("pipeline/results/overhead.json")["summary"]
+    mark = result("watermark/results/benchmark.json")["schemes"]["latent-residual"]
+    trials = result("watermark/results/trials.json")
+    apart = result("moderation/results/source-disjoint.json")["auroc_unsafe_against_benign_video"]
+    stopped = {
+        name: judged["review"] + judged["block"]
+        for name, judged in result("moderation/results/prompts-default.json")["engine"].items()
+    }
+    passive = result("detector/results/forensic-v1.json")["by_variant"]["plain"]
+    written = result("ledger/results/bench.json")
+    one, many = (written["append"][f"sqlite, {batch}"]["cpu_ratio"] for batch in (1, 1000))
+    eight, plain = (written["writers"][f"postgresql, 8 writers, {mode}"]["per_s"] for mode in ("sequenced", "plain"))
+
+    def exact(*names: str) -> str:
+        return ", ".join(f"{mark['attacks'][name]['exact']:.0%}" for name in names)
+
+    overall, auroc, floor = mark["overall"], passive["auroc"]["value"], passive["auroc_bitrate_floor"]["value"]
+    verified, windows = trials["windows"]["verified"], trials["windows"]["trials"]
+    verify = f"{run['verify_seconds']:.1f} s; {run['verify_without_neural_seconds']:.1f} s"
+    rows = {
+        "`safegen generate`; the bare diffusers call": f"{run['generate_seconds']:.1f} s; {run['bare_seconds']:.1f} s",
+        "`safegen verify`; with `--no-neural`": verify,
+        "clips named exactly after H.264 at CRF 23, 30, 40": exact("h264_crf23", "h264_crf30", "h264_crf40"),
+        "... cropped to 55 %, rotated by 10°, half of the frames dropped": exact("crop_0.55", "rotate_10", "drop_0.5"),
+        f"... over {overall['attacks']} attacks; without the ledger's help": f"{overall['exact']:.1%}; "
+        f"{overall['blind']:.1%}",
+        "windows of unmarked clips that verify as marked": f"{verified} of {windows}",
+        "marked against unmarked twin, median PSNR": f"{mark['quality']['psnr_db']:.1f} dB",
+        "unsafe prompts of unseen sources against benign ones, AUROC": f"{apart[0]:.3f}",
+        "prompts that the default policy stops: unsafe (OVERT); benign (VBench)": f"{stopped['OVERT/unsafe']:.1%}; "
+        f"{stopped['VBench/benign']:.1%}",
+        "passive detector, AUROC; what the bit rate alone gives": f"{auroc:.2f}; {floor:.2f}",
+        "ledger in SQLite, processor time against plain INSERTs, one by one; by 1000": f"{one:.2f}x; {many:.2f}x",
+        "ledger in PostgreSQL, eight writers, entries a second; plain INSERTs": f"{eight:,}; {plain:,}",
+    }
+    return (
+        "\n".join(["| what | figure |", "|---|---|", *(f"| {what} | {figure} |" for what, figure in rows.items())])
+        + "\n"
+    )
 
 
 def round_trip() -> str:
@@ -296,7 +338,8 @@ def in_probes_document() -> str:
 
 
 DOCUMENTS = {
-    "README.md": render,
+    "README.md": in_readme,
+    "docs/figures.md": in_figures_document,
     "docs/watermark-calibration.md": round_trip,
     "docs/watermark.md": in_watermark_document,
     "docs/probes.md": in_probes_document,

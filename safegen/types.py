@@ -84,7 +84,7 @@ class Finding:
 
 
 class VerdictKind(StrEnum):
-    """The overall answer about a file; README and docs/exit-codes.md give the definitions."""
+    """The overall answer about a file; docs/verdicts.md gives the definitions."""
 
     VERIFIED = "verified"
     RECOVERED = "recovered"

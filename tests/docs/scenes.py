@@ -53,7 +53,7 @@ def _environment(scene: Scene) -> Iterator[None]:
             os.environ["SAFEGEN_HOME"] = before
 
 
-@_for("docs/tutorial/wan.md", "docs/embedded-model.md")
+@_for("README.md", "docs/tutorial/wan.md", "docs/embedded-model.md")
 def _models(scene: Scene, _names: Names, _stack: ExitStack) -> None:
     (scene.folder / "models").mkdir()
     (scene.folder / "models" / "wan").symlink_to(ROOT / "safegen" / "tinymodel" / "pipe")
@@ -197,11 +197,3 @@ def _segments(scene: Scene, _names: Names, _stack: ExitStack) -> None:
         "ffmpeg -v error -i clip.mp4 -c:v libx264 -g 4 -f dash -seg_duration 0.25 "
         "-init_seg_name init.mp4 -media_seg_name '$Number$.m4s' clip.mpd"
     )
-
-
-@_for("README.md")
-def _readme(scene: Scene, names: Names, stack: ExitStack) -> None:
-    from safegen.generators import load, resolve
-
-    _models(scene, names, stack)
-    names["pipe"] = load(resolve("tiny"))

@@ -1,22 +1,28 @@
-"""README tells the truth: its figures are the committed ones, its commands exist, its links lead somewhere."""
+"""README and its neighbours tell the truth: figures are the committed ones, names exist, links lead somewhere."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import tomllib
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from typer.main import get_command
 
-from safegen.cli import app
-from safegen.cli.verify import EXIT_CODE, MEANING
-from safegen.errors import SafegenError
+from safegen.cli.verify import MEANING
 from safegen.types import VerdictKind
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+FIRST_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+
+MOST_LINES = 150
+MOST_FIGURES = 12
+PICTURE = "docs/pictures/stripped.png"
 
 
 def figures() -> ModuleType:
@@ -28,14 +34,14 @@ def figures() -> ModuleType:
     return module
 
 
-def commands(group: object = None, prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, command in (group or get_command(app)).commands.items():  # type: ignore[attr-defined]
-        if hasattr(command, "commands"):
-            found |= commands(command, f"{prefix}{name} ")
-        else:
-            found[prefix + name] = command
-    return found
+def links() -> list[tuple[str, str]]:
+    found = [(page, link) for page in FIRST_PAGES for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text())]
+    return [(page, link) for page, link in found if page != "CHANGELOG.md" or "://" not in link]
+
+
+def table_below(text: str, head: str) -> list[str]:
+    """The rows of the table that begins with ``head``, without its two first lines."""
+    return list(takewhile(lambda line: line.startswith("|"), text[text.index(head) :].splitlines()[2:]))
 
 
 def test_every_figure_of_the_documents_is_a_committed_one() -> None:
@@ -44,56 +50,72 @@ def test_every_figure_of_the_documents_is_a_committed_one() -> None:
         assert rendered() in (ROOT / name).read_text("utf-8"), f"{name}: run: python benchmarks/figures.py"
 
 
-@pytest.mark.parametrize("name", sorted(commands()))
-def test_every_command_is_in_readme(name: str) -> None:
-    parts = name.split()
-    line = next((text for text in README.splitlines() if text.startswith(f"safegen {parts[0]}")), "")
-    assert parts[-1] in line
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= MOST_LINES
+    assert len(table_below(README, "| what | figure |")) <= MOST_FIGURES
 
 
-@pytest.mark.parametrize("name", sorted(commands()))
-def test_every_command_and_option_has_help_and_json(name: str) -> None:
-    command = commands()[name]
-    assert command.help  # type: ignore[attr-defined]
-    options = {flag: p for p in command.params for flag in p.opts}  # type: ignore[attr-defined]
-    assert "--json" in options
-    assert all(getattr(p, "help", None) for p in options.values()), name
+def test_the_table_of_extras_is_that_of_the_project() -> None:
+    named = [extra for row in table_below(README, "| extra |") for extra in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(PROJECT["project"]["optional-dependencies"])
 
 
-def test_every_option_of_generate_is_in_readme() -> None:
-    for parameter in commands()["generate"].params:  # type: ignore[attr-defined]
-        for flag in parameter.opts:
-            if flag.startswith("--") and flag not in ("--output", "--help"):
-                assert flag in README, flag
+@pytest.mark.parametrize("page", FIRST_PAGES)
+def test_what_is_installed_in_brackets_is_an_extra(page: str) -> None:
+    for asked in re.findall(r'pip install "(?:\.|safegen)\[([^\]]+)\]', (ROOT / page).read_text()):
+        assert set(asked.split(",")) <= set(PROJECT["project"]["optional-dependencies"])
 
 
-def test_exit_codes_agree_with_the_table() -> None:
-    section = README[README.index("| exit code |") :].split("\n\n")[0]
-    table = {int(code): text for code, text in re.findall(r"^\| (\d) \| (.*?) \|$", section, re.MULTILINE)}
-    assert sorted(table) == [0, 1, 2, 3, 4]
-    for kind in VerdictKind:
-        assert f"`{kind}`" in table[EXIT_CODE[kind]]
-        assert MEANING[kind]
-    families = {SafegenError, *(c for c in SafegenError.__subclasses__())}
-    assert {c.exit_code for c in families} <= {2, 3, 4}
+@pytest.mark.parametrize(("page", "link"), links())
+def test_links_lead_somewhere(page: str, link: str) -> None:
+    assert "://" not in link, "links inside the repository only"
+    file, _, anchor = link.partition("#")
+    assert (ROOT / file).exists()
+    headings = re.findall(r"^#+ (.*)$", (ROOT / (file or page)).read_text("utf-8"), re.MULTILINE) if anchor else []
+    assert not anchor or anchor in [re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings]
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
-def test_links_lead_somewhere(link: str) -> None:
-    assert "://" not in link, "README links inside the repository only"
-    assert (ROOT / link).exists()
+def test_the_first_screen_is_a_picture_and_two_commands() -> None:
+    screen = "\n".join(README.splitlines()[:20])
+    assert f"]({PICTURE})" in screen
+    assert re.search(r"^make demo ", screen, re.MULTILINE)
+    assert re.search(r"^make test ", screen, re.MULTILINE)
 
 
-def test_readme_opens_with_the_two_commands() -> None:
-    head = README[: README.index("docs/demo.png")]
-    assert re.search(r"^make demo ", head, re.MULTILINE)
-    assert re.search(r"^make test ", head, re.MULTILINE)
+def test_the_picture_shows_what_verify_says_today() -> None:
+    from PIL import Image
+
+    with Image.open(ROOT / PICTURE) as picture:
+        assert picture.width == 1600
+        printed = picture.text["safegen verify"]  # type: ignore[attr-defined]
+    assert printed.startswith(f"RECOVERED  stripped.mp4: {MEANING[VerdictKind.RECOVERED]}\n"), "run: make picture"
 
 
-def test_ci_runs_what_readme_names() -> None:
-    script = (ROOT / ".ci" / "run").read_text()
-    verbs = re.findall(r"^make (\w+)$", script, re.MULTILINE)
-    assert verbs
-    for verb in verbs:
+@pytest.mark.slow
+def test_the_picture_is_drawn_from_a_run(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from benchmarks.pipeline import picture
+
+    picture.main(["--out", str(tmp_path / "drawn.png")])
+    with Image.open(tmp_path / "drawn.png") as drawn, Image.open(ROOT / PICTURE) as committed:
+        assert drawn.size == committed.size
+        printed = drawn.text["safegen verify"]  # type: ignore[attr-defined]
+    assert printed.startswith("RECOVERED  stripped.mp4:")
+
+
+def test_what_is_made_has_a_rule() -> None:
+    rules = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in FIRST_PAGES:
+        assert set(re.findall(r"(?:`|^)make (\w+)", (ROOT / page).read_text(), re.MULTILINE)) <= rules, page
+    for verb in re.findall(r"^make (\w+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE):
         assert f"make {verb}" in README
-        assert re.search(rf"^{verb}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_picture_of_the_house_is_the_contract() -> None:
+    drawn = re.search(r"<!-- floors -->\n```text\n(.*?)```\n<!-- end of floors -->", CONTRIBUTING, re.DOTALL)
+    assert drawn is not None
+    floors = re.sub(r"\|\n +", "| ", drawn[1])
+    names = [re.split(r" {2,}", line)[0] for line in floors.splitlines()]
+    contract = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert [line.split(" | ") for line in names] == [layer.split(" | ") for layer in contract]
