@@ -88,6 +88,7 @@ class VerdictKind(StrEnum):
 
     VERIFIED = "verified"
     RECOVERED = "recovered"
+    PARTIAL = "partial"
     TAMPERED = "tampered"
     UNVERIFIED = "unverified"
     INCONCLUSIVE = "inconclusive"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXIT_CODE = {
     VerdictKind.VERIFIED: EXIT_DONE,
     VerdictKind.RECOVERED: EXIT_DONE,
+    VerdictKind.PARTIAL: EXIT_NOT_VERIFIED,
     VerdictKind.TAMPERED: EXIT_NOT_VERIFIED,
     VerdictKind.UNVERIFIED: EXIT_NOT_VERIFIED,
     VerdictKind.INCONCLUSIVE: EXIT_COULD_NOT_RUN,
@@ -26,6 +27,7 @@ EXIT_CODE = {
 MEANING = {
     VerdictKind.VERIFIED: "the credential is valid, and mark and ledger agree with it",
     VerdictKind.RECOVERED: "the original credential is gone; mark and ledger still name the clip",
+    VerdictKind.PARTIAL: "a clip of this home is in this file, and not all that the file shows is that clip",
     VerdictKind.TAMPERED: "a credential is there and broken, or the findings contradict each other",
     VerdictKind.UNVERIFIED: "nothing in this file was made by this safegen home",
     VerdictKind.INCONCLUSIVE: "something that the answer needs could not run",
@@ -33,6 +35,7 @@ MEANING = {
 _COLOUR = {
     VerdictKind.VERIFIED: "green",
     VerdictKind.RECOVERED: "green",
+    VerdictKind.PARTIAL: "yellow",
     VerdictKind.TAMPERED: "red",
     VerdictKind.UNVERIFIED: "yellow",
     VerdictKind.INCONCLUSIVE: "yellow",

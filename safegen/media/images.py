@@ -53,6 +53,42 @@ def load_image(source: Source) -> NDArray[np.uint8]:
         ) from error
 
 
+def hidden_layers(source: Source) -> tuple[str, ...]:
+    """What a viewer may show of an image file besides the picture that ``load_image`` reads, a sentence each.
+
+    UnreadableMediaError as ``load_image`` says.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(source.path, formats=_SEQUENCES.get(source.format, (source.format,))) as image:
+            if image.width * image.height > MAX_FRAME_PIXELS:
+                raise UnreadableMediaError(
+                    f"{source.path.name}: {image.width}x{image.height} is more than {MAX_FRAME_PIXELS} pixels",
+                    remedy="Give a smaller version.",
+                )
+            beyond = []
+            pictures = int(getattr(image, "n_frames", 1))
+            if pictures > 1:
+                beyond.append(f"It holds {pictures} pictures, of which the first was read.")
+            elif image.info.get("default_image"):
+                beyond.append("It holds a picture that only some programs show.")
+            if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+                lowest = image.convert("RGBA").getchannel("A").getextrema()[0]
+                if isinstance(lowest, int | float) and lowest < 255:
+                    beyond.append("Parts of it are transparent: what is behind them is not what was read.")
+            return tuple(beyond)
+    except (*_BREAKS, Image.DecompressionBombError) as error:
+        raise UnreadableMediaError(
+            f"{source.path.name}: cannot be decoded, it is damaged or incomplete ({error})",
+            remedy="Fetch or export the file again.",
+        ) from error
+
+
+_SEQUENCES = {"JPEG": ("JPEG", "MPO")}
+"""Formats that may hide in another's clothes: a JPEG followed by more of them."""
+
+
 def _to_rgb(image: Image) -> NDArray[np.uint8]:
     import numpy as np
 

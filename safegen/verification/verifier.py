@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
+from safegen.verification.coverage import is_whole, note_what_else_is_shown
 from safegen.verification.credential_judging import Judged, judge_credential
 from safegen.verification.mark_reading import Mark, MarkReader, not_run
 
@@ -101,6 +102,8 @@ class Verifier:
         metadata = self._credential(first, keys, fragments)  # (2)
         clip = self._read(path)
         mark = self._mark(path, clip, keys, key_problem)  # (3)
+        if mark.content_id is not None and not metadata.ours:
+            mark = note_what_else_is_shown(mark, path)
         named = metadata.credential.content_id if metadata.ours and metadata.credential else None
         ledger, entry = self._ledger(path, named or mark.content_id, metadata, keys)  # (4)
         forensic = self._forensic(clip)  # (5)
@@ -324,7 +327,9 @@ def _decide(metadata: Judged, mark: Mark, ledger: Finding) -> VerdictKind:
     if marked is Status.PASS:
         if metadata.denies_ai or ledger.status is Status.ABSENT:
             return VerdictKind.TAMPERED
-        return VerdictKind.RECOVERED if ledger.status is Status.PASS else VerdictKind.INCONCLUSIVE
+        if ledger.status is not Status.PASS:
+            return VerdictKind.INCONCLUSIVE
+        return VerdictKind.RECOVERED if is_whole(mark.finding) else VerdictKind.PARTIAL
     if marked is Status.ABSENT and metadata.finding.status in (Status.PASS, Status.ABSENT):
         return VerdictKind.UNVERIFIED
     return VerdictKind.INCONCLUSIVE

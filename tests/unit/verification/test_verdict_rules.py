@@ -82,6 +82,23 @@ def test_a_restored_file_is_never_verified(mark: Status, named: ContentId | None
     assert _decide(judge_credential(OURS), found, entry) == VerdictKind(verdict)
 
 
+@pytest.mark.parametrize(
+    ("evidence", "verdict"),
+    [
+        ({}, "recovered"),
+        ({"beyond": []}, "recovered"),
+        ({"beyond": ["It has 2 video tracks."]}, "partial"),
+        ({"pictures": {"same": True, "whole": True}}, "recovered"),
+        ({"pictures": {"same": True, "whole": False}}, "partial"),
+    ],
+)
+def test_a_clip_that_is_not_all_of_the_file_is_partial(evidence: dict[str, object], verdict: str) -> None:
+    found = Mark(Finding(Basis.WATERMARK, PASS, "", evidence), ID)  # type: ignore[arg-type]
+    assert _decide(judge_credential(NONE), found, Finding(Basis.LEDGER, PASS, "")) == VerdictKind(verdict)
+    whole = _decide(judge_credential(OURS), found, Finding(Basis.LEDGER, PASS, ""))
+    assert whole is VerdictKind.VERIFIED  # the ledger holds the hash of this very file
+
+
 def test_an_expired_certificate_alone_makes_nothing_ours() -> None:
     expired = Credential(
         CredentialState.INVALID, content_id=ID, signature_valid=True, failure_codes=("signingCredential.expired",)
