@@ -46,13 +46,13 @@ def presentation(path: Path | str) -> Presentation:
 
 
 def _tracks(source: Source) -> Presentation:
+    import ffmpeg
+
     node = open_input(source, tolerant=True, max_pixels=MAX_FRAME_PIXELS)
     # A matching stream specifier with "?" is optional; sound is listed with a single packet's worth of work.
     videos: dict[int, list[int]] = {}
     kinds: dict[int, str] = {}
     listed = 0
-    import ffmpeg
-
     output = ffmpeg.output(node["V?"], node["a?"], "pipe:", format="framecrc", codec="copy")
     with FfmpegProcess(arguments(output)) as process:
         for line in _lines(process):
