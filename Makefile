@@ -69,5 +69,5 @@ clean:
 # Freeze what a fresh environment resolves to; the local version suffix of CPU builds is dropped.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install -qq $(PIP_ARGS) "torch==2.13.0" && build/lock/bin/python -m pip install -qq $(PIP_ARGS) -e ".[dev]"
+	build/lock/bin/python -m pip install -qq $(PIP_ARGS) "torch==2.13.0" && build/lock/bin/python -m pip install -qq $(PIP_ARGS) -e ".[dev,ner]"
 	(head -1 constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//') > build/constraints.txt && mv build/constraints.txt constraints.txt

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from safegen.errors import LedgerBusyError
+
+with contextlib.suppress(ModuleNotFoundError):  # Windows has none: writers wait there as SQLite has them wait
+    import fcntl
 
 _FIRST: Final = 8  # bytes 0 to 7 hold the last number drawn; the byte of number n is at _FIRST + n
 _FLOCK: Final = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
@@ -29,7 +32,8 @@ _LONGEST: Final = 0.02
 
 def possible() -> bool:
     """Whether this system has locks that belong to an open file, so that threads of one process keep apart as well."""
-    return hasattr(fcntl, "F_OFD_SETLK") and struct.calcsize("P") == 8
+    linux = sys.platform.startswith("linux")  # others lay the structure out differently
+    return linux and struct.calcsize("P") == 8 and hasattr(globals().get("fcntl"), "F_OFD_SETLK")
 
 
 class Turns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -11,15 +12,18 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
 import setuptools
+from packaging.requirements import Requirement
 
 import safegen
 
 ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 BESIDE = {name.removeprefix("safegen."): folder for name, folder in SETUP["package-dir"].items() if name != "safegen"}
 
@@ -135,6 +139,46 @@ def test_what_ships_imports_nothing_that_stays_behind(tmp_path: Path, setup_py: 
     for module, imports in imports_in(tmp_path).items():
         if not belongs(module, behind):
             assert not [name for name in imports if belongs(name, behind)], module
+
+
+def test_what_the_code_imports_is_asked_for_by_name() -> None:
+    """What merely comes with another requirement goes with it one day."""
+    distributions = {name: {canonical(d) for d in given} for name, given in packages_distributions().items()}
+    extras = PROJECT["optional-dependencies"]
+    asked_for = {canonical(line) for line in PROJECT["dependencies"]}
+    asked_for |= {canonical(line) for extra in extras if extra not in {"dev", "docs"} for line in extras[extra]}
+    for package in packages_on_disk():
+        for path in folder_of(package).glob("*.py"):
+            for name in imported(path) - sys.stdlib_module_names - {"safegen"}:
+                assert distributions.get(name, set()) & asked_for, f"{path}: {name}"
+
+
+def test_the_lock_holds_what_the_project_asks_for() -> None:
+    """All but the clouds' own clients, which no test has."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {canonical(line): line.partition("==")[2] for line in lines if not line.startswith("#")}
+    extras = PROJECT["optional-dependencies"]
+    asked_for = [
+        *PROJECT["dependencies"],
+        *(line for extra in extras if extra not in {"aws", "gcp"} for line in extras[extra]),
+    ]
+    for line in asked_for:
+        assert Requirement(line).specifier.contains(pins[canonical(line)]), line
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+def canonical(requirement: str) -> str:
+    (name,) = re.findall(r"^[\w.-]+", requirement)
+    return name.lower().replace("_", "-")
 
 
 def belongs(module: str, packages: set[str]) -> bool:
