@@ -6,7 +6,7 @@ from typing import Any
 
 
 def tokenizer() -> Any:
-    from safegen.tinymodel.parts import make_tokenizer
+    from safegen.tinymodel.training.parts import make_tokenizer
 
     return make_tokenizer(["a red ball on grass"])
 

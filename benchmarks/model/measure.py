@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from safegen.generators import Card, decode_latents, load, model_facts, resolve, sample, sampling
-from safegen.tinymodel.scenes import render
-from safegen.tinymodel.train_vae import to_video
+from safegen.tinymodel.training.ray_marched.scenes import render
+from safegen.tinymodel.training.ray_marched.train_vae import to_video
 from safegen.watermark import fastvae
 
 PROMPT = "a red ball bouncing on grass under a clear blue sky"

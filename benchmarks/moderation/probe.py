@@ -33,7 +33,7 @@ from safegen.generators.training.probe_fit import figures, fit, is_held_out
 from safegen.keys import KeyStore
 from safegen.policies.probes.probe_set import LATENTS, SHIPPED, STOP_SCORE, TEXT_STATES
 from safegen.settings import Home
-from safegen.tinymodel.world import COLOR_WORDS, GROUNDS, SHAPE_WORDS, SKIES, captions
+from safegen.tinymodel.training.ray_marched.world import COLOR_WORDS, GROUNDS, SHAPE_WORDS, SKIES, captions
 
 RESULTS = Path(__file__).parent / "results" / "probe.json"
 STEPS = (1, 2, 3, 4)

@@ -28,7 +28,7 @@ from PIL.PngImagePlugin import PngInfo
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-SCENE = 1115  # of safegen.tinymodel.scenes: a red ball bouncing on grass
+SCENE = 1115  # of safegen.tinymodel.training.ray_marched.scenes: a red ball bouncing on grass
 STRENGTH = 0.35  # how much of the scene the model redraws
 SEED = 1
 PROMPT = "a big glossy red ball bouncing on green grass in daylight"
@@ -83,7 +83,7 @@ def _generate(folder: Path, home: Path, *, text: bool) -> str:
     from safegen.generators import Card, load, resolve
     from safegen.media import encode_video
     from safegen.settings import Home
-    from safegen.tinymodel.scenes import render
+    from safegen.tinymodel.training.ray_marched.scenes import render
 
     ref = resolve("tiny")
     card = Card.read(ref)

@@ -492,7 +492,7 @@ def test_without_scikit_learn_nothing_is_drawn(
 
 
 def test_the_command_line_trains_for_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from safegen.tinymodel.world import captions
+    from safegen.tinymodel.training.ray_marched.world import captions
 
     prompts = tmp_path / "prompts.jsonl"
     dark = ("night", "moon", "stars", "dusk", "sunset", "evening", "golden hour")

@@ -32,7 +32,7 @@ def tiny() -> Any:
 @pytest.fixture(scope="module")
 def drawn() -> NDArray[np.uint8]:
     """A clip of the kind that the model knows, uint8 [9, 96, 96, 3]."""
-    from safegen.tinymodel.scenes import render
+    from safegen.tinymodel.training.ray_marched.scenes import render
 
     return render(1, frames=9, size=96, seed=3, plain=True)[0][0, ..., :3].numpy()
 

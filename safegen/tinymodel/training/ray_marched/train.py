@@ -1,7 +1,7 @@
 """Train the embedded text-to-video model (VAE, denoiser, text encoder) on procedural scenes, from nothing.
 
-    python -m safegen.tinymodel.train --out OUT                 # a GPU, about 24 minutes: 256 x 256, 33 frames
-    python -m safegen.tinymodel.train --out OUT --preset cpu    # 2 cores, about 4 hours: 192 x 192, 25 frames
+    python -m safegen.tinymodel.training.ray_marched.train --out OUT                 # a GPU, about 24 minutes
+    python -m safegen.tinymodel.training.ray_marched.train --out OUT --preset cpu    # 2 cores, about 4 hours
 
 Stages, each kept in OUT, so that a stopped run goes on where it was:
 tokenizer -> rendered clips -> VAE -> latents -> denoiser on stills, then on clips -> OUT/pipe, with card.json.
@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from safegen.tinymodel import parts, scenes, world
-from safegen.tinymodel.presets import PRESETS, Preset, Run
-from safegen.tinymodel.train_dit import Captioned, tokens, train_dit
-from safegen.tinymodel.train_vae import to_video, train_vae
+from safegen.tinymodel.training import parts
+from safegen.tinymodel.training.ray_marched import scenes, world
+from safegen.tinymodel.training.ray_marched.presets import PRESETS, Preset, Run
+from safegen.tinymodel.training.ray_marched.train_dit import Captioned, tokens, train_dit
+from safegen.tinymodel.training.ray_marched.train_vae import to_video, train_vae
 from safegen.watermark import fastvae
 
 _CLIP_SEED, _MORE_SEED, _STILL_SEED, _TEXT_SEED = 0, 10**7, 10**5, 10**6

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from safegen.generators import Card, load, resolve, sample
-from safegen.tinymodel import muon, scenes, world
-from safegen.tinymodel.presets import PRESETS
-from safegen.tinymodel.train import train
+from safegen.tinymodel.training import muon
+from safegen.tinymodel.training.ray_marched import scenes, world
+from safegen.tinymodel.training.ray_marched.presets import PRESETS
+from safegen.tinymodel.training.ray_marched.train import train
 from safegen.watermark import fastvae
 
 MINIATURE = dataclasses.replace(

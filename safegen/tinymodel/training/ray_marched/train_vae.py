@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from safegen.tinymodel import muon
-from safegen.tinymodel.parts import Z, make_vae
-from safegen.tinymodel.presets import Run
+from safegen.tinymodel.training import muon
+from safegen.tinymodel.training.parts import Z, make_vae
+from safegen.tinymodel.training.ray_marched.presets import Run
 from safegen.watermark import fastvae
 
 _LAYOUT = torch.channels_last_3d

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from safegen.tinymodel.solids import Solids, Vector
-from safegen.tinymodel.surfaces import frac, noise, paint_ground, paint_solid, scatter
-from safegen.tinymodel.world import SKIES, Rgb, Scene, caption, draw_kinds, draw_scene
+from safegen.tinymodel.training.ray_marched.solids import Solids, Vector
+from safegen.tinymodel.training.ray_marched.surfaces import frac, noise, paint_ground, paint_solid, scatter
+from safegen.tinymodel.training.ray_marched.world import SKIES, Rgb, Scene, caption, draw_kinds, draw_scene
 
 _FAR = 60.0  # scene units; nothing further away is drawn
 _MARCH_STEPS, _SHADOW_STEPS = 30, 9

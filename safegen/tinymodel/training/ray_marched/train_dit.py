@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from safegen.tinymodel import muon
-from safegen.tinymodel.parts import SHIFT, TEXT_TOKENS, Z
-from safegen.tinymodel.presets import Run
+from safegen.tinymodel.training import muon
+from safegen.tinymodel.training.parts import SHIFT, TEXT_TOKENS, Z
+from safegen.tinymodel.training.ray_marched.presets import Run
 
 _REST_LR = 0.4  # AdamW's rate over Muon's
 _SAVE_SECONDS = 300.0

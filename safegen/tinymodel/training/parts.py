@@ -37,7 +37,7 @@ def make_vae(mean: Sequence[float] | None = None, std: Sequence[float] | None = 
     )
 
 
-def make_dit(layers: int) -> Any:
+def make_dit(layers: int = 6) -> Any:
     """Return a WanTransformer3DModel, 256 wide."""
     from diffusers import WanTransformer3DModel
 

@@ -36,6 +36,11 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
+    def momenta(self) -> list[torch.Tensor]:
+        """Return each parameter's momentum, to be kept or to be restored in place."""
+        owned = [p for group in self.param_groups for p in group["params"]]
+        return [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in owned]
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient; ``closure`` is not supported."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safegen.tinymodel.world import COLORS, GROUNDS, Thing
+from safegen.tinymodel.training.ray_marched.world import COLORS, GROUNDS, Thing
 
 frac = torch.frac
 

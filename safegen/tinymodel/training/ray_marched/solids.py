@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safegen.tinymodel.world import SIZES, Scene, Thing
+from safegen.tinymodel.training.ray_marched.world import SIZES, Scene, Thing
 
 Vector = tuple[Tensor, Tensor, Tensor]
 
