@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Plane = NDArray[np.float32]
+
+# Imported where they are used: what loads cv2.
 
 _EPS = 1e-3
 _BLOCK = 16
@@ -29,8 +32,6 @@ def features(window: NDArray[np.uint8]) -> dict[str, float]:
 
     Statistics over time are 0 where the window has fewer than 4 frames.
     """
-    import numpy as np
-
     from safegen.opencv import cv2
 
     luma = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2YCrCb)[..., 0] for frame in window]).astype(np.float32)
@@ -45,15 +46,11 @@ def features(window: NDArray[np.uint8]) -> dict[str, float]:
 
 
 def _log(value: float | np.floating) -> float:
-    import numpy as np
-
     return float(np.log(np.maximum(value, 0.0) + _EPS))
 
 
 def _kurtosis(values: Plane) -> float:
     """Log kurtosis, 0 for a Gaussian's 3: heavy tails otherwise swamp a linear model."""
-    import numpy as np
-
     centred = values - values.mean()
     squared = centred * centred  # twice: a float power is fifty times slower
     variance = float(np.mean(squared))
@@ -63,8 +60,6 @@ def _kurtosis(values: Plane) -> float:
 
 
 def _correlation(a: Plane, b: Plane) -> float:
-    import numpy as np
-
     a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt(np.mean(a * a) * np.mean(b * b)))
     return float(np.mean(a * b)) / norm if norm > 1e-6 else 0.0
@@ -72,8 +67,6 @@ def _correlation(a: Plane, b: Plane) -> float:
 
 def _blocks(values: Plane) -> Plane:
     """Mean of |values| in 16x16 blocks: [T, S, S] to [T, S/16, S/16]."""
-    import numpy as np
-
     t, side = values.shape[0], values.shape[1] // _BLOCK * _BLOCK
     cut = np.abs(values[:, :side, :side]).reshape(t, side // _BLOCK, _BLOCK, side // _BLOCK, _BLOCK)
     return np.asarray(cut.mean(axis=(2, 4)))
@@ -81,8 +74,6 @@ def _blocks(values: Plane) -> Plane:
 
 def _median_residual(luma: Plane, residual: Plane) -> dict[str, float]:
     """What a 3x3 median takes away: single-pixel detail that differs from its surroundings."""
-    import numpy as np
-
     from safegen.opencv import cv2
 
     r = np.stack([f - cv2.medianBlur(f, 3) for f in luma])
@@ -97,8 +88,6 @@ def _median_residual(luma: Plane, residual: Plane) -> dict[str, float]:
 
 def _noise_by_brightness(luma: Plane, residual: Plane) -> dict[str, float]:
     """Noise level in each quarter of brightness: a sensor's noise grows with light, a decoder's need not (Foi 2008)."""
-    import numpy as np
-
     quarter = np.digitize(luma, np.quantile(luma, [0.25, 0.5, 0.75]))
     overall = _log(np.median(np.abs(residual)))
     out = {}
@@ -113,8 +102,6 @@ _TEXTURE_NAMES = ("lag1", "lag3", "quiet_lag1", "unsteady", "mean_share")
 
 def _texture_over_time(residual: Plane) -> dict[str, float]:
     """How long fine texture lasts, and how evenly its strength is kept: sensor noise is new in every frame."""
-    import numpy as np
-
     if len(residual) < _MIN_FRAMES:
         return {f"texture_{name}": 0.0 for name in _TEXTURE_NAMES}
     energy = np.log(np.abs(residual).mean(axis=(1, 2)) + _EPS)
@@ -139,8 +126,6 @@ _MOTION_NAMES = (
 
 def _motion(luma: Plane) -> dict[str, float]:
     """Optical flow (DIS, Kroeger et al. 2016): how smooth it is, and what it leaves unexplained of the next frame."""
-    import numpy as np
-
     from safegen.opencv import cv2
 
     if len(luma) < _MIN_FRAMES:
@@ -170,8 +155,6 @@ def _motion(luma: Plane) -> dict[str, float]:
 
 def _flow_and_rest(small: Plane) -> tuple[Plane, Plane]:
     """Return flow between neighbours [T-1, S, S, 2] in pixels, and what is left after moving back by it [T-1, S, S]."""
-    import numpy as np
-
     from safegen.opencv import cv2
 
     grey = np.clip(small, 0, 255).astype(np.uint8)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from safegen.detectors.features import features
 from safegen.detectors.model import MODEL_ID, Model, load
 from safegen.detectors.normalise import MIN_FRAMES, WINDOW_FPS, check_frames, windows
 from safegen.errors import DetectorError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 MIN_SIDE = 160
@@ -61,8 +62,6 @@ def score(frames: NDArray[np.uint8], fps: float) -> ForensicScore:
     Raises:
         DetectorError: wrong shape, dtype or fps, or the weights are missing or altered.
     """
-    import numpy as np
-
     check_frames(frames)
     if not (math.isfinite(fps) and fps >= 0):
         raise DetectorError(f"fps must be a number of 0 or more, not {fps}")
@@ -83,8 +82,6 @@ def _abstentions(
     shape: tuple[int, ...], fps: float, parts: list[NDArray[np.uint8]], outside: float, model: Model
 ) -> tuple[str, ...]:
     """Return why this clip cannot be judged; empty where it can."""
-    import numpy as np
-
     reasons = []
     if len(parts[0]) < MIN_FRAMES:
         reasons.append(f"only {len(parts[0])} frames at {WINDOW_FPS:.0f} per second; {MIN_FRAMES} are needed")
@@ -101,8 +98,6 @@ def _abstentions(
 
 
 def _judge(probability: float, x: NDArray[np.float64], model: Model) -> tuple[Label, tuple[str, ...]]:
-    import numpy as np
-
     share = model.standardise(x) * model.coef
     if probability < model.ai_above:  # a low score says as little: on other sources it fits both kinds alike
         return Label.NO_STATEMENT, (f"the score {probability:.2f} lies below {model.ai_above:.2f}",)

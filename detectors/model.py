@@ -9,10 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import safetensors.numpy
+
 from safegen.errors import DetectorError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 MODEL_ID = "forensic-v1"
@@ -44,34 +46,23 @@ class Model:
 
     def standardise(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return features [..., F] in training deviations, limited to +-CLIP."""
-        import numpy as np
-
         return np.asarray(np.clip((x - self.mean) / self.scale, -CLIP, CLIP))
 
     def logit(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the uncalibrated log-odds of "generated" for features [..., F]."""
-        import numpy as np
-
         return np.asarray(self.standardise(x) @ self.coef + self.intercept)
 
     def outside(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the share of features [..., F] that lie outside what training saw."""
-        import numpy as np
-
         return np.asarray(((x < self.low) | (x > self.high)).mean(axis=-1))
 
     def calibrate(self, logit: float) -> float:
         """Turn a clip's mean logit into a probability, for equal shares of camera and generated clips."""
-        import numpy as np
-
         return float(1.0 / (1.0 + np.exp(-np.clip(self.calibration_slope * logit + self.calibration_offset, -30, 30))))
 
 
 def save(model: Model, folder: Path, card: dict[str, Any]) -> str:
     """Write ``forensic-v1.safetensors`` and a JSON file with names, ``card`` and digest; return the digest."""
-    import numpy as np
-    import safetensors.numpy
-
     tensors = {name: np.asarray(getattr(model, name), dtype=np.float64) for name in (*_VECTORS, *_SCALARS)}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{MODEL_ID}.safetensors"
@@ -89,9 +80,6 @@ def load(folder: Path = WEIGHTS) -> Model:
     Raises:
         DetectorError: a file is missing or malformed, or the digest differs.
     """
-    import numpy as np
-    import safetensors.numpy
-
     remedy = "Reinstall safegen: the detector's weights are part of the package."
     try:
         data = (folder / f"{MODEL_ID}.safetensors").read_bytes()

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from safegen.errors import DetectorError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+
+# Imported where they are used: what loads cv2.
 
 WINDOW_FRAMES = 12
 WINDOW_FPS = 8.0
@@ -46,8 +49,6 @@ def window_indices(frames: int, fps: float) -> list[list[int]]:
 
 def square(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Cut the centre square out of [H, W, 3] and resample it to 224 x 224."""
-    import numpy as np
-
     from safegen.opencv import cv2
 
     height, width = frame.shape[:2]
@@ -64,7 +65,5 @@ def windows(frames: NDArray[np.uint8], fps: float) -> list[NDArray[np.uint8]]:
     Raises:
         DetectorError: wrong shape or dtype.
     """
-    import numpy as np
-
     check_frames(frames)
     return [np.stack([square(frames[i]) for i in indices]) for indices in window_indices(len(frames), fps)]

@@ -15,6 +15,7 @@ import numpy as np
 
 from safegen.errors import SafegenError
 from safegen.ledger.likeness_index import BANDS, INDEXED, POSITIONS, WIDTH, keys_of
+from safegen.provenance.manifest import SoftBinding
 from safegen.types import LOOKS_ALG, Clip, ContentId, Json
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from safegen.ledger import Entry, Ledger
     from safegen.media.video_hash import Look, VideoHash
-    from safegen.provenance.manifest import SoftBinding
+
+# Imported where they are used: what loads cv2.
 
 LIMIT: Final = 64
 """Bits of 256 by which the hashes of one clip may differ. Other clips of the embedded model differ by 84 and more."""
@@ -60,7 +62,6 @@ def recorded_look(frames: NDArray[np.uint8], fps: float) -> Json:
 def binding_of_look(kept: Json) -> SoftBinding | None:
     """What the manifest says of ``recorded_look``: the parts that the ledger's index leads from."""
     from safegen.media.video_hash import VideoHash
-    from safegen.provenance.manifest import SoftBinding
 
     if kept is None:
         return None

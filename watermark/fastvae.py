@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+# Imported where they are used: diffusers.
+
 
 def load_vae(folder: str | Path) -> Any:
     """Load the VAE alone from a pipeline folder (or from its ``vae`` subfolder), float32, ready for CPU inference.

@@ -19,6 +19,8 @@ from safegen.watermark import ecc
 from safegen.watermark.base import LIST_SIZE, Extraction, check_frames, conclude, decide
 from safegen.watermark.payload import PAYLOAD_BITS, Payload, check_key, pack, stream, to_bits
 
+# Imported where they are used: imwatermark.
+
 SCHEME = "pixel"
 CODED_BITS = ecc.coded_length(PAYLOAD_BITS)
 SCALE = 36

@@ -10,7 +10,7 @@ from safegen.watermark.base import Extractor
 from safegen.watermark.clip.extraction import ClipExtractor
 from safegen.watermark.pixel import PixelScheme
 
-# Imported where they are used: the schemes that need torch.
+# Imported where they are used: what loads torch.
 
 DEFAULT_SCHEME = "latent-residual"
 

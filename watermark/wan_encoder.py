@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as nnf
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from safegen.errors import WatermarkError
@@ -36,8 +37,6 @@ class WanEncoder:
     @classmethod
     def load(cls, folder: Path) -> WanEncoder:
         """Read ``folder`` (a ``vae`` folder of a diffusers pipeline); WatermarkError if it is damaged or incomplete."""
-        from safetensors import SafetensorError, safe_open
-
         path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
         if path is None:
             raise WatermarkError(f"no weights file in {folder}", remedy="Name a diffusers pipeline folder.")

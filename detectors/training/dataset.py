@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import imageio_ffmpeg
+import numpy as np
+
 from safegen.detectors.features import features
 from safegen.detectors.normalise import MIN_FRAMES, SIDE, WINDOW_FPS, windows
 from safegen.errors import DetectorError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 TABLE = "DEV.tsv"
@@ -81,8 +83,6 @@ def measure(rows: list[Row]) -> Iterator[tuple[int, list[dict[str, float]], list
 
 def collect(rows: list[Row]) -> Features:
     """Measure all rows. Takes about a second per window."""
-    import numpy as np
-
     measured = list(measure(rows))
     if not measured:
         raise DetectorError("no clip in the folder is long enough to train on")
@@ -101,8 +101,6 @@ def collect(rows: list[Row]) -> Features:
 
 def save(data: Features, path: Path) -> None:
     """Keep measured features, since measuring takes minutes and training seconds."""
-    import numpy as np
-
     np.savez_compressed(
         path, names=np.array(data.names), x=data.x, size=data.size, clip=data.clip, fake=data.fake, group=data.group,
         source=data.source,
@@ -111,8 +109,6 @@ def save(data: Features, path: Path) -> None:
 
 def load(path: Path) -> Features:
     """Read what ``save`` wrote."""
-    import numpy as np
-
     with np.load(path, allow_pickle=False) as file:
         columns = {name: file[name] for name in ("x", "size", "clip", "fake", "group", "source")}
         return Features(names=tuple(str(name) for name in file["names"]), **columns)
@@ -120,9 +116,6 @@ def load(path: Path) -> Features:
 
 def read_video(path: Path) -> tuple[NDArray[np.uint8], float]:
     """Return a trusted training clip's frames [T, H, W, 3] and rate; files of users go through safegen.media."""
-    import imageio_ffmpeg
-    import numpy as np
-
     reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24", output_params=["-fps_mode", "passthrough"])
     meta = next(reader)
     width, height = meta["size"]
@@ -137,9 +130,6 @@ def read_video(path: Path) -> tuple[NDArray[np.uint8], float]:
 
 def _recode(window: NDArray[np.uint8], crf: int) -> tuple[NDArray[np.uint8], int]:
     """Encode a window as H.264 at ``crf`` and decode it; also return the file's size in bytes."""
-    import imageio_ffmpeg
-    import numpy as np
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "window.mp4"
         writer = imageio_ffmpeg.write_frames(

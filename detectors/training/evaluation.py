@@ -10,17 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from safegen.detectors.training.dataset import VARIANTS, Features
 from safegen.errors import DetectorError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Vector = NDArray[np.float64]
     Scorer = Callable[[Vector], Vector]
     Figure = Callable[[NDArray[np.int64]], float]
     Fit = Callable[[Vector, NDArray[np.bool_], Vector], Scorer]
+
+# Imported where they are used: sklearn.
 
 TARGET_RATE = 0.05
 SMALL_GROUP = 8  # clips; smaller origins of one class are held out together, since nothing can be said of 2 clips
@@ -40,8 +43,6 @@ class HeldOut:
 
 def merged_groups(data: Features) -> NDArray[np.str_]:
     """Return each window's origin, small ones of a class put together."""
-    import numpy as np
-
     group = data.group.astype(object)
     for fake in (False, True):
         for name in np.unique(data.group[data.fake == fake]):
@@ -53,8 +54,6 @@ def merged_groups(data: Features) -> NDArray[np.str_]:
 
 def weights(clip: NDArray[np.int64], fake: NDArray[np.bool_], group: NDArray[np.str_]) -> Vector:
     """Weigh windows: clips alike, origins by the square root of their size, both classes alike; mean 1."""
-    import numpy as np
-
     _, inverse, count = np.unique(clip, return_inverse=True, return_counts=True)
     w = 1.0 / count[inverse]
     for value in (False, True):
@@ -68,7 +67,6 @@ def weights(clip: NDArray[np.int64], fake: NDArray[np.bool_], group: NDArray[np.
 
 def hold_out_pairs(x: Vector, data: Features, fit: Fit) -> HeldOut:
     """Cross-validate on features ``x`` [N, variants, F]; all variants of the rest are trained on."""
-    import numpy as np
     from sklearn.metrics import roc_auc_score
 
     group = merged_groups(data)
@@ -98,14 +96,11 @@ def hold_out_pairs(x: Vector, data: Features, fit: Fit) -> HeldOut:
 
 def stack(x: Vector) -> Vector:
     """Put the variants [N, variants, F] one below the other: [variants * N, F]."""
-    import numpy as np
-
     return np.concatenate([x[:, v] for v in range(x.shape[1])])
 
 
 def summary(ours: HeldOut, floor: HeldOut) -> dict[str, Any]:
     """AUROC by variant with 95 % bootstrap intervals over origins, the floor's, their difference, TPR at 5 % FPR."""
-    import numpy as np
     from sklearn.metrics import roc_auc_score
 
     def area(of: HeldOut, v: int) -> Figure:
@@ -130,15 +125,11 @@ def summary(ours: HeldOut, floor: HeldOut) -> dict[str, Any]:
 
 def tpr_at(scores: Vector, fake: NDArray[np.bool_], rate: float = TARGET_RATE) -> float:
     """Share of generated clips above the camera clips' (1 - rate) quantile."""
-    import numpy as np
-
     return float((scores[fake] > np.quantile(scores[~fake], 1 - rate)).mean())
 
 
 def _with_interval(figure: Figure, of: HeldOut) -> dict[str, float]:
     """The figure on all clips, and its 2.5 and 97.5 % quantiles when origins are drawn anew within each class."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     by_class = [
         [np.flatnonzero((of.fake == value) & (of.group == name)) for name in np.unique(of.group[of.fake == value])]

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from safegen.detectors.forensic import MAX_PROBABILITY
 from safegen.detectors.model import MODEL_ID, WEIGHTS, Model, save
 from safegen.detectors.training import dataset
@@ -29,10 +31,11 @@ from safegen.detectors.training.evaluation import (
 from safegen.errors import SafegenError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from safegen.detectors.training.evaluation import Scorer, Vector
+
+# Imported where they are used: sklearn.
 
 REGULARISATION = 0.03
 _FLOOR_REGULARISATION = 1.0  # two numbers need no restraint: the floor is not to look lower than it is
@@ -48,7 +51,6 @@ def fit(
     regularisation: float = REGULARISATION,
 ) -> Model:
     """Fit the uncalibrated model on features [N, F]; ``regularisation`` is scikit-learn's C, smaller is stronger."""
-    import numpy as np
     from sklearn.linear_model import LogisticRegression
 
     low, high = np.quantile(x, _RANGE, axis=0)
@@ -79,7 +81,6 @@ def _outside(x: Vector, fake: NDArray[np.bool_], weight: Vector) -> Scorer:
 
 def calibrate(held: HeldOut) -> tuple[float, float]:
     """Platt's slope and offset on held-out scores of all variants, both classes weighing alike."""
-    import numpy as np
     from sklearn.linear_model import LogisticRegression
 
     fake = np.tile(held.fake, held.scores.shape[1])
@@ -90,8 +91,6 @@ def calibrate(held: HeldOut) -> tuple[float, float]:
 
 def train(data: Features) -> tuple[Model, dict[str, Any]]:
     """Return the final model and the report of its cross-validation."""
-    import numpy as np
-
     held = hold_out_pairs(data.x, data, _scorer)
     size = np.repeat(np.log(data.size)[:, None, :], data.x.shape[1], axis=1)
     floor = hold_out_pairs(size, data, _floor_scorer)
@@ -117,8 +116,6 @@ def train(data: Features) -> tuple[Model, dict[str, Any]]:
 
 
 def _report(held: HeldOut, floor: HeldOut, outside: HeldOut, p: Vector, model: Model) -> dict[str, Any]:
-    import numpy as np
-
     judged = (p >= model.ai_above) | (p <= model.camera_below)
     judged &= outside.scores <= model.outside_limit
     right = (p >= model.ai_above) == held.fake[:, None]
@@ -156,8 +153,6 @@ def _report(held: HeldOut, floor: HeldOut, outside: HeldOut, p: Vector, model: M
 
 
 def _ece(p: Vector, fake: NDArray[np.bool_], weight: Vector) -> float:
-    import numpy as np
-
     bins = np.minimum((p * 10).astype(int), 9)
     gaps = [
         weight[bins == b].sum()

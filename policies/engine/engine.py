@@ -31,6 +31,7 @@ from safegen.policies.text.encoder import EncoderClassifier
 from safegen.policies.text.hits import TextClassifier
 from safegen.policies.text.language import unreadable
 from safegen.policies.text.lexicon import Lexicon
+from safegen.policies.text.naming import people_in
 from safegen.policies.text.views import View, views_of
 from safegen.types import Action, Decision, Json, Reason, Rewrite
 
@@ -152,8 +153,6 @@ class Engine:
 
     def people(self, texts: Iterable[tuple[str, str]]) -> frozenset[str]:
         """Return the names in the texts, given as (source, text), that are judged; PolicyError if none can be read."""
-        from safegen.policies.text.naming import people_in
-
         lexicon = self._lexicon()
         names = [people_in(lexicon, views_of(text)) for source, text in texts if not is_negative(source)]
         return frozenset().union(*names)

@@ -26,6 +26,8 @@ from safegen.policies.text.views import View
 if TYPE_CHECKING:
     import httpx
 
+# Imported where they are used: httpx.
+
 CATEGORIES: Mapping[str, str] = {
     "sexual": "sexual", "sexual/minors": "minors_sexual",
     "hate": "hate", "hate/threatening": "hate", "harassment": "hate", "harassment/threatening": "violence",

@@ -18,6 +18,8 @@ from safegen.policies.pack.model import ClassifierSpec
 from safegen.policies.text.hits import Hit, NotAvailableError
 from safegen.policies.text.views import View
 
+# Imported where they are used: huggingface_hub, torch, transformers.
+
 _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _MAX_READINGS = 3  # of one text: what was written, and what disguises hide
 _FENCE = re.compile(r"<(?=\s*/?\s*(?:BEGIN|END|start|end|guardian|think|score)\b)", re.IGNORECASE)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from safegen.policies.guards.endpoint import ModerationEndpoint
+from safegen.policies.guards.models import GuardModel
+from safegen.policies.guards.person_names import PersonRecogniser
 from safegen.policies.pack.checks import FAMILIES
 from safegen.policies.pack.model import ClassifierSpec
 from safegen.policies.text.hits import TextClassifier
@@ -17,20 +20,14 @@ __all__ = ["GUARDS"]
 
 
 def _model(spec: ClassifierSpec) -> TextClassifier:
-    from safegen.policies.guards.models import GuardModel
-
     return GuardModel.load(spec)
 
 
 def _endpoint(spec: ClassifierSpec) -> TextClassifier:
-    from safegen.policies.guards.endpoint import ModerationEndpoint
-
     return ModerationEndpoint.load(spec)
 
 
 def _person_ner(spec: ClassifierSpec) -> TextClassifier:
-    from safegen.policies.guards.person_names import PersonRecogniser
-
     return PersonRecogniser.load(spec)
 
 

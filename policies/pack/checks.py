@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 from safegen.policies.pack.merging import THRESHOLDS
 from safegen.policies.pack.model import KEEPER, LOCKED_FLOOR, WITHHELD, spec_of
 from safegen.policies.pack.source import Defect, FieldPath, Source
@@ -34,8 +36,6 @@ def schema() -> tuple[dict[str, Any], str]:
 
 @cache
 def _validator() -> Any:
-    from jsonschema import Draft202012Validator
-
     return Draft202012Validator(schema()[0])
 
 

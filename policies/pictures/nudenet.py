@@ -21,6 +21,8 @@ from safegen.errors import PolicyError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Imported where they are used: onnxruntime, and what loads cv2.
+
 _SIDE = 320
 _BATCH = 4
 NUDENET_SHA256 = "c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f"

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from safegen.errors import InputError, PolicyError
 from safegen.policies.engine.case import conclude
@@ -90,8 +92,6 @@ class Probe:
 
     def save(self, folder: Path, about: Mapping[str, Json]) -> Path:
         """Write ``probe-NAME.safetensors`` and its card ``probe-NAME.json``; return the first. OSError passes."""
-        from safetensors.numpy import save
-
         fields: dict[str, Json] = {n: getattr(self, n) for n in _DESCRIBED} | {"notes": dict(self.notes)}
         text = json.dumps({"format": FORMAT, **fields, "binds": dict(self.binds)}, sort_keys=True)
         body = save({"weight": self.weight, "bias": self.bias}, metadata={"probe": text})
@@ -105,9 +105,6 @@ class Probe:
     @classmethod
     def load(cls, path: Path) -> Probe:
         """Read a probe; PolicyError if it or its card is missing, altered, damaged or of another format."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         try:
             if path.stat().st_size > _MAX_BYTES:
                 raise ValueError(f"larger than {_MAX_BYTES} bytes")

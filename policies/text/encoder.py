@@ -28,6 +28,8 @@ from safegen.policies.text.views import View
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Imported where they are used: onnxruntime, tokenizers.
+
 WEIGHTS = Path(__file__).parents[1] / "weights"
 _REINSTALL = "Reinstall safegen: its weights are damaged."
 FLAG = 0.5  # the score that calibration puts at the flag level

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from safegen.policies.training.rows import UNKNOWN, Example
 
+# Imported where they are used: transformers.
+
 _POOL = 16  # batches that are sorted by length together, so that little is padded
 
 

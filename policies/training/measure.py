@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from safegen.policies.text.encoder import FLAG, Card
 from safegen.policies.training.rows import CEILINGS, HEADS, NO, UNKNOWN, YES, Row
 
+# Imported where they are used: sklearn.
+
 FLAG_SHARES = {"video": 0.01, "lookalike": 0.05}
 """Shares of benign video prompts, and of harmless look-alikes, that may reach a flag, all heads together."""
 FURTHER = {"flag": 1.0, "review": 0.3, "block": 0.1}

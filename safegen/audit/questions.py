@@ -17,12 +17,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from safegen.consent.check import is_named
 from safegen.consent.record import is_consent_id, parse_time, read_consent
 from safegen.errors import ConfigError, InputError, MediaError
 from safegen.types import Json
 
 if TYPE_CHECKING:
     from safegen.ledger.audit_queries import AuditLedger, Query
+
+# Imported where they are used: pyarrow, and what loads sqlalchemy.
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _CONTENT_ID: Final = re.compile(r"[0-9a-f]{16}")
@@ -89,8 +95,6 @@ def by_consent(who: str, records: Path | None) -> list[Query]:
 
 
 def _records_of(name: str, folder: Path) -> list[str]:
-    from safegen.consent.check import is_named
-
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".consent")
     except OSError as error:
@@ -135,9 +139,6 @@ def by_key(key: str, ledger: AuditLedger) -> Query | None:
 
 
 def _fingerprint(path: Path) -> str:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-
     try:
         leaf = x509.load_pem_x509_certificates(path.read_bytes())[0]
     except (OSError, ValueError) as error:

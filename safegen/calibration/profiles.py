@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from safegen.watermark.base import Progress
     from safegen.watermark.clip.profile import Profile
 
+# Imported where they are used: what loads torch.
+
 
 @dataclass(frozen=True, slots=True)
 class Known:

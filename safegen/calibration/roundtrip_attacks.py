@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from safegen.media import encode_video, read_clip
 from safegen.opencv import cv2
 
 Frames = NDArray[np.uint8]
@@ -40,8 +41,6 @@ def attacks() -> tuple[Attack, ...]:
 
 def h264(frames: Frames, crf: int) -> Frames:
     """Encode with our own H.264 encoder at ``crf`` and decode again; MediaError where ffmpeg cannot run."""
-    from safegen.media import encode_video, read_clip
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         encode_video(frames, FPS, path, crf=crf)

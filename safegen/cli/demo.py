@@ -14,6 +14,9 @@ from pathlib import Path
 
 import typer
 
+from safegen.cli import app
+from safegen.media import read_clip, write_contact_sheet
+
 PROMPT = "a red ball bouncing on grass at sunset"
 COLUMNS = 5
 
@@ -39,8 +42,6 @@ def main(folder: Path) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from safegen.cli import app
-
     typer.echo(f"\n$ safegen {shlex.join(arguments)}")
     try:
         code = app(arguments, standalone_mode=False)
@@ -50,8 +51,6 @@ def _run(arguments: list[str]) -> int:
 
 
 def _draw(clip: Path, sheet: Path) -> None:
-    from safegen.media import read_clip, write_contact_sheet
-
     frames = read_clip(clip).frames
     shown = frames[:: max(1, (len(frames) - 1) // (2 * COLUMNS - 1))][: 2 * COLUMNS]
     write_contact_sheet(shown, COLUMNS, sheet)

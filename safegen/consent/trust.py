@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from safegen.errors import ConfigError, InputError, KeyStoreError
+from safegen.errors import ConfigError, InputError, KeyStoreError, LedgerDamagedError
 from safegen.files import fsync_folder, replace_file
 from safegen.keys.files import check_mode, read_private, write_private
 from safegen.keys.pki import private_pem, public_id, public_pem
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from safegen.ledger import Ledger, Receipt
     from safegen.ledger.subjects import Personal
     from safegen.settings import Home
+
+# Imported where they are used: what loads sqlalchemy.
 
 SCHEMA: Final = "safegen.consent-signers/1"
 _MAX_KEY_BYTES: Final = 65_536
@@ -171,7 +173,6 @@ def revocations(ledger: Ledger, personal: Personal | None = None) -> Mapping[str
 
     LedgerDamagedError if such an entry is damaged.
     """
-    from safegen.errors import LedgerDamagedError
     from safegen.ledger import EventKind
 
     found: dict[str, Revocation] = {}

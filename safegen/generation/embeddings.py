@@ -21,17 +21,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import numpy as np
 import rfc8785
 
 from safegen.errors import BlockedError, GeneratorError, InputError
+from safegen.keys import KeyStore
 from safegen.keys.commitment import check_commitment, commit_text
+from safegen.policies.engine.engine import Engine, Request
+from safegen.settings import Home
 from safegen.types import Decision
 
-if TYPE_CHECKING:
-    from safegen.keys import KeyStore
-    from safegen.settings import Home
+# Imported where they are used: torch.
 
 SCHEMA: Final = "safegen.embeddings/1"
 MINUTES: Final = 60
@@ -73,11 +75,7 @@ def embed(
     ``encoding`` holds further arguments of the pipeline's ``encode_prompt``. Raises BlockedError where the policy stops
     the prompt, InputError for a pipeline whose encoder is not known, GeneratorError if the encoder fails.
     """
-    from safegen.keys import KeyStore
-    from safegen.policies.engine.engine import Engine, Request
-    from safegen.settings import Home as DefaultHome
-
-    keys = KeyStore.load(home or DefaultHome.default())
+    keys = KeyStore.load(home or Home.default())
     names = _names(pipe)
     if not 0 < minutes <= 7 * 24 * 60:
         raise InputError(f"{minutes} minutes is no time that embeddings may be kept for", remedy="At most a week.")
@@ -141,8 +139,6 @@ def refusal(
 
 def digest_tensors(name: str, value: Any) -> list[dict[str, Any]]:
     """Return type, shape and SHA-256 of the bytes of a tensor or array, or of each of a list; InputError if none."""
-    import numpy as np
-
     out = []
     for item in value if isinstance(value, list | tuple) else [value]:
         shape = [int(n) for n in getattr(item, "shape", ())]

@@ -17,13 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+from PIL import Image
+
 from safegen.errors import InputError
 from safegen.generation.step_callback import CallerCallback
+from safegen.media import read_clip
 from safegen.types import Clip, Json
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+
+# Imported where they are used: torch.
 
 RESERVED: Final[Mapping[str, str]] = {"generator": "seed=", "output_type": "output="}
 """Arguments that safegen sets itself, and what to use instead."""
@@ -129,8 +134,6 @@ class _Sorting:
         return value
 
     def _pictures(self, where: str, name: str, pictures: list[Any], *, single: bool = False) -> Any:
-        import numpy as np
-
         if len(pictures) > MAX_PICTURES:
             raise InputError(f"{where} has {len(pictures)} pictures; the limit is {MAX_PICTURES}")
         try:
@@ -167,18 +170,11 @@ def _is_file(text: str) -> bool:
 
 
 def _read_pictures(path: Path) -> list[Any]:
-    from PIL import Image
-
-    from safegen.media import read_clip
-
     return [Image.fromarray(frame) for frame in read_clip(path.expanduser(), max_frames=MAX_PICTURES).frames]
 
 
 def _as_pictures(where: str, value: Any) -> list[Any] | None:
     """Return a value's pictures as PIL images: one, a list of them, or uint8 RGB arrays; None where it holds none."""
-    import numpy as np
-    from PIL import Image
-
     if isinstance(value, list | tuple):
         found = [_as_pictures(where, item) for item in value]
         if not value or any(pictures is None or len(pictures) != 1 for pictures in found):
@@ -212,7 +208,6 @@ def _checked_names(value: Any, known: Sequence[str]) -> Any:
 
 def _own_tensors(value: Any) -> Any:
     """Copies of plain tensors and arrays, one or a list of them, that nobody else holds; None for anything else."""
-    import numpy as np
     import torch
 
     if isinstance(value, list | tuple):

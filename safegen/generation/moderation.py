@@ -14,7 +14,14 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from safegen.consent.check import Circumstances, apply_consents
+from safegen.consent.trust import revocations, signers
 from safegen.errors import BlockedError
+from safegen.generation.embeddings import digest_tensors, refusal
+from safegen.generation.enhancers import watch_texts
+from safegen.policies.engine.engine import Request
+from safegen.policies.engine.text_records import text_records
+from safegen.policies.pictures.repair import repair, repairable
 from safegen.review.queue import Approval, Reviews, Stage, Word, commit_request, request_text
 from safegen.types import Action, Decision, Json, Reason
 
@@ -26,7 +33,6 @@ if TYPE_CHECKING:
     from safegen.generation.request import Inputs
     from safegen.generation.services import Services
     from safegen.ledger import Receipt
-    from safegen.policies.engine.engine import Request
     from safegen.types import Clip, ContentId
 
 Append = Callable[..., "Receipt"]
@@ -66,9 +72,6 @@ class Moderation:
 
     def judge_request(self, image: NDArray[np.uint8] | None, video: Clip | None) -> None:
         """Judge all that the call brings, together; BlockedError where it is stopped."""
-        from safegen.generation.embeddings import refusal
-        from safegen.policies.engine.engine import Request
-
         inputs, engine = self._inputs, self._services.engine
         self._request = Request(
             inputs.prompt, negative_prompt=inputs.negative_prompt, images=() if image is None else (image,),
@@ -93,8 +96,6 @@ class Moderation:
 
     def watching(self, pipe: Any) -> AbstractContextManager[None]:
         """Judge what the pipeline's own prompt enhancer makes of the prompt, before the pipeline draws from it."""
-        from safegen.generation.enhancers import watch_texts
-
         return watch_texts(pipe, self._judge_enhanced)
 
     def _judge_enhanced(self, made: list[str] | None) -> None:
@@ -112,9 +113,6 @@ class Moderation:
                 self._refuse(decision, "enhanced", "What the model's enhancer made of the prompt was refused", said)
 
     def _consented(self, decision: Decision) -> Decision:
-        from safegen.consent.check import Circumstances, apply_consents
-        from safegen.consent.trust import revocations, signers
-
         inputs, services = self._inputs, self._services
         if not inputs.consents:
             return decision
@@ -137,8 +135,6 @@ class Moderation:
 
         Where the pack has spans taken out, the result is another clip: its mark is yet to be read back.
         """
-        from safegen.policies.pictures.repair import repair, repairable
-
         engine, text = self._services.engine, " ".join((self.prompt, *self._enhanced))
         decision = engine.judge_frames(frames, self._fps, text, every=every)
         if repairable(decision):
@@ -220,8 +216,6 @@ class Moderation:
     def _text_records(self, decision: Decision) -> Mapping[str, Json]:
         """Commitments to the texts beside the prompt, made once, so that all entries of the run hold the same."""
         if self._texts is None:
-            from safegen.policies.engine.text_records import text_records
-
             asked, pack = self._inputs, self._services.engine.pack
             named = [("prompt", asked.prompt), ("negative_prompt", asked.negative_prompt)]
             made = text_records(pack, decision, named, self._services.keys.commitment_key)
@@ -243,8 +237,6 @@ def without_spans(decision: Decision) -> dict[str, Json]:
 
 def _fields(inputs: Inputs, model: str, policy_sha256: str) -> dict[str, Json]:
     """All that a request asks for: whatever differs here is another request, and needs another approval."""
-    from safegen.generation.embeddings import digest_tensors
-
     entrances = inputs.entrances
     embeddings: dict[str, Any] = {name: digest_tensors(name, value) for name, value in entrances.embeddings.items()}
     return {

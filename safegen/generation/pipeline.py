@@ -28,12 +28,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from safegen.consent.record import read_consent
 from safegen.errors import InputError
 from safegen.files import Target
 from safegen.generation.entrances import sort_call
 from safegen.generation.request import Generated, Inputs, Mode, Source
 from safegen.generation.run import Run
 from safegen.generation.services import Services
+from safegen.generators import Card, call_defaults, check_call, load, parse_size, resolve
+from safegen.privacy.fields import check_requester
 from safegen.release.stopwatch import Stopwatch
 from safegen.settings import Home
 from safegen.types import Progress
@@ -82,8 +85,6 @@ def generate(
     and is recorded), CancelledError on Ctrl-C (recorded), and other SafegenErrors where something could not run; in all
     of these cases no file is left.
     """
-    from safegen.generators import Card, load, parse_size, resolve
-
     ref = resolve(model)
     wanted = parse_size(size) if isinstance(size, str) else size
     card = Card.read(ref)
@@ -112,8 +113,6 @@ def protect(
     scheme; by default the in-latent one, or the pixel one where the pipeline's latents are out of reach. ``probes`` are
     asked besides the policy's own.
     """
-    from safegen.generators import call_defaults
-
     source = Source(lambda _mode: pipe, ref=None, fps=fps, scheme=scheme, defaults=call_defaults(pipe))
     return ProtectedPipeline(source, policy=policy, home=home, probes=probes)
 
@@ -170,10 +169,6 @@ class ProtectedPipeline:
         elif not 0 <= seed <= MAX_SEED:
             raise InputError(f"The seed {seed} is out of range.", remedy=f"Use 0 to {MAX_SEED}.")
         target = Target.check(Path(output), suffix=".png" if call.get("num_frames") == 1 else ".mp4", force=force)
-        from safegen.consent.record import read_consent
-        from safegen.generators import check_call
-        from safegen.privacy.fields import check_requester
-
         subject = check_requester(subject)
 
         loaded = self._source.load(mode) if self._source.ref is None else None

@@ -11,12 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from safegen.calibration.vaes import remember_vae
 from safegen.errors import BlockedError, CancelledError, InputError, LedgerError, SafegenError
 from safegen.files import Scratch, Target, uninterrupted
 from safegen.generation.input_credentials import check_input_credentials
 from safegen.generation.moderation import Moderation, without_spans
 from safegen.generation.request import Generated, Inputs, Source
 from safegen.generation.services import Services
+from safegen.generators import model_facts, resolve, sample
+from safegen.keys import commit_text
+from safegen.ledger import Event
+from safegen.likeness import binding_of_look
+from safegen.media import probe, read_clip
+from safegen.privacy.fields import split_run, subject_of_run
+from safegen.provenance.manifest import GeneratorModel, InputFile, ManifestSpec, MediaFormat, Relationship, SoftBinding
+from safegen.provenance.manifest import Mode as ManifestMode
 from safegen.release.labelling import Labelling
 from safegen.release.marking import VAE_SCHEMES, Marking, MarkRequest, make_marking
 from safegen.release.outgoing import Outgoing
@@ -31,7 +40,8 @@ if TYPE_CHECKING:
     from safegen.generators import ModelRef
     from safegen.generators.probing import ProbeWatch
     from safegen.ledger import Receipt
-    from safegen.provenance.manifest import ManifestSpec
+
+# Imported where they are used: what loads torch.
 
 MAX_SOURCE_FRAMES = 257
 """Frames taken from a source clip where the call does not say how many it uses."""
@@ -41,8 +51,6 @@ class Run:
     """One request on its way through the steps. Each step is a method; ``go`` is their order."""
 
     def __init__(self, source: Source, services: Services, inputs: Inputs, target: Target, watch: Stopwatch) -> None:
-        from safegen.keys import commit_text
-
         self._source = source
         self._services = services
         self._inputs = inputs
@@ -83,8 +91,6 @@ class Run:
     # -- (2) and (4): moderation ---------------------------------------------------------------------------------------
 
     def _judge_request(self) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
-        from safegen.media import read_clip
-
         inputs = self._inputs
         check_input_credentials(path for path in (inputs.image, inputs.video) if path is not None)
         image = video = None
@@ -98,8 +104,6 @@ class Run:
 
     def _read_source(self, path: Path) -> Clip:
         """Read as much of a source clip as the call draws, at the frame rate that it is drawn at."""
-        from safegen.media import probe, read_clip
-
         fps = probe(path).fps or self._source.fps
         wanted = self._inputs.call.get("num_frames", MAX_SOURCE_FRAMES)
         clip = read_clip(path, max_frames=math.ceil(wanted * fps / self._source.fps))
@@ -125,7 +129,6 @@ class Run:
     def _sample(
         self, pipe: Any, image: NDArray[np.uint8] | None, video: NDArray[np.uint8] | None
     ) -> tuple[Marking, NDArray[np.uint8]]:
-        from safegen.generators import sample
         from safegen.generators.probing import StoppedError
 
         inputs, call = self._inputs, dict(self._inputs.call)
@@ -201,17 +204,6 @@ class Run:
         )  # fmt: skip
 
     def _manifest(self, mark: Mapping[str, Json], outgoing: Outgoing) -> ManifestSpec:
-        from safegen.likeness import binding_of_look
-        from safegen.provenance.manifest import (
-            GeneratorModel,
-            InputFile,
-            ManifestSpec,
-            MediaFormat,
-            Relationship,
-            SoftBinding,
-        )
-        from safegen.provenance.manifest import Mode as ManifestMode
-
         inputs = self._inputs
         ingredients = []
         if inputs.image is not None:
@@ -250,7 +242,6 @@ class Run:
         return {} if decision is None else {"probes_decision": without_spans(decision)}
 
     def _remember_vae(self, pipe: Any, frames: NDArray[np.uint8], mark: Mapping[str, Json]) -> None:
-        from safegen.calibration.vaes import remember_vae
         from safegen.watermark.fastvae import vae_digest
 
         count, height, width = (int(n) for n in frames.shape[:3])
@@ -283,9 +274,6 @@ class Run:
 
     def _append(self, kind: str, body: Mapping[str, Json], **columns: str) -> Receipt:
         """Append an entry about this run; the request's facts stand in every one of them."""
-        from safegen.ledger import Event
-        from safegen.privacy.fields import split_run, subject_of_run
-
         inputs = self._inputs
         facts: dict[str, Json] = {
             "mode": inputs.mode,
@@ -304,8 +292,6 @@ class Run:
 
 def _model_facts(ref: ModelRef | None, pipe: Any) -> dict[str, str]:
     """What manifest and ledger say about the model. Where it lies on this machine is nobody's business."""
-    from safegen.generators import model_facts
-
     if ref is not None:
         return model_facts(ref)
     name = type(pipe).__name__
@@ -314,8 +300,6 @@ def _model_facts(ref: ModelRef | None, pipe: Any) -> dict[str, str]:
 
 def _model_named(source: Source) -> str:
     """Which model a request is for, before its weights are loaded: an approval is for that one alone."""
-    from safegen.generators import model_facts
-
     if source.ref is not None:
         facts = model_facts(source.ref)
         return f"{facts['id']} {facts['version']}"
@@ -324,8 +308,6 @@ def _model_named(source: Source) -> str:
 
 def _model_source(ref: ModelRef | None, pipe: Any) -> str:
     """The name under which ``safegen.generators.resolve`` finds the model again, or "" for one that is nowhere kept."""
-    from safegen.generators import resolve
-
     if ref is not None:
         return ref.source if ref.kind == "path" else ref.name
     name = str(pipe.config.get("_name_or_path") or "")

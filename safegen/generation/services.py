@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safegen.keys import KeyStore
+from safegen.policies.engine.engine import Engine
+from safegen.policies.probes.probe_set import ProbeSet
 from safegen.settings import Home
 
 if TYPE_CHECKING:
-    from safegen.keys import KeyStore
     from safegen.ledger import Ledger
     from safegen.ledger.subjects import Personal
-    from safegen.policies.engine.engine import Engine
-    from safegen.policies.probes.probe_set import ProbeSet
     from safegen.provenance.signing_identity import Seal
+
+# Imported where they are used: what loads c2pa, cv2 or sqlalchemy.
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,7 @@ class Services:
         ``probes`` are asked besides the policy's own; InputError or PolicyError for one that is missing or damaged.
         """
         import safegen.opencv  # noqa: F401 - judging frames and marking need it, after the model has run
-        from safegen.keys import KeyStore
         from safegen.ledger import Ledger
-        from safegen.policies.engine.engine import Engine
-        from safegen.policies.probes.probe_set import ProbeSet
         from safegen.provenance.signing_identity import Seal
 
         engine = Engine.load(policy)

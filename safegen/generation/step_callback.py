@@ -13,6 +13,8 @@ from typing import Any
 from safegen.errors import InputError
 from safegen.types import Json
 
+# Imported where they are used: torch.
+
 
 class CallerCallback:
     """diffusers' ``callback_on_step_end`` around the caller's."""

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from safegen.errors import GeneratorError, InputError
+from safegen.generators.loading import pipeline_class
 from safegen.generators.refs import ModelRef, read_json
+
+# Imported where they are used: diffusers.
 
 DEFAULT_FPS = 16.0
 """Frames per second of a model that does not say: Wan's rate, the family most in use."""
@@ -195,8 +198,6 @@ def _call_defaults(ref: ModelRef, geometry: Geometry) -> dict[str, Any]:
 
     Some pipelines (CogVideoX) say None there and work it out from ``sample_height`` and the like: so does this.
     """
-    from safegen.generators.loading import pipeline_class
-
     parameters = inspect.signature(pipeline_class(ref).__call__).parameters
     wanted = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale", "frame_rate")
     values = {n: parameters[n].default for n in wanted if n in parameters}

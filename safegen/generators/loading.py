@@ -14,6 +14,8 @@ from safegen.generators.refs import ModelRef, check_weights, read_json
 if TYPE_CHECKING:
     import torch
 
+# Imported where they are used: diffusers, torch, transformers, and what loads them.
+
 Mode = Literal["text", "image", "video"]
 
 _SIBLINGS: dict[Mode, str] = {

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from safegen.watermark.layouts import ClipShape
 
+# Imported where they are used: torch, and what loads it.
+
 GRID = 4
 """Cells per side of the coarse picture that latent features hold of every channel."""
 

@@ -14,16 +14,18 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from safegen.errors import BlockedError, GeneratorError
 from safegen.generators.observing import Observer, bound_parts, latent_features, part_digest, text_features
 from safegen.policies.probes.probe_set import LATENTS, TEXT_STATES, Held, Probe, ProbeSet
 from safegen.watermark.clip.latent_residual import step_count
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from safegen.types import Decision
     from safegen.watermark.layouts import ClipShape
+
 
 LEVEL_SLACK = 1e-3
 """By how much a step may be noisier than the one that a probe was trained at."""
@@ -134,8 +136,6 @@ class ProbeWatch(Observer):
 
     def _ask(self, held: Held, row: int, features: Any, at: str) -> None:
         """Ask one probe; of several clips the one with the highest score decides."""
-        import torch
-
         if held in self._waiting:
             self._waiting.remove(held)
         start = perf_counter()

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from safegen.errors import GeneratorError, InputError
 
+# Imported where they are used: huggingface_hub.
+
 TINY = "tiny"
 """The name of the embedded model."""
 

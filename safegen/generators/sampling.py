@@ -7,15 +7,19 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from PIL import Image, ImageOps
+
 from safegen.errors import GeneratorError, InputError, SafegenError
 from safegen.generators.loading import autocast, quiet, task_of
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from safegen.generators.probing import ProbeWatch
     from safegen.watermark.layouts import ClipShape
+
+# Imported where they are used: torch, and what loads it.
 
 StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 """diffusers' ``callback_on_step_end(pipe, step, timestep, {"latents": ...})``; may replace the latents."""
@@ -164,8 +168,6 @@ def _hook(
 
 def fit(frames: NDArray[np.uint8], height: int, width: int) -> list[Any]:
     """Return uint8 [T, H, W, 3] as PIL images of the given size: scaled to cover it, and cropped around the centre."""
-    from PIL import Image, ImageOps
-
     if frames.ndim != 4 or frames.shape[-1] != 3 or str(frames.dtype) != "uint8" or 0 in frames.shape:
         raise InputError(f"expected uint8 RGB frames [T, H, W, 3], got {frames.dtype} {list(frames.shape)}")
     return [ImageOps.fit(Image.fromarray(f), (width, height), Image.Resampling.LANCZOS) for f in frames]
@@ -215,8 +217,6 @@ def _decode_bytes(vae: Any, shape: tuple[int, ...]) -> int:
 
 def _to_uint8(frames: Any) -> NDArray[np.uint8]:
     """Frames in [0, 1] as uint8, rounded; GeneratorError if they are not finite."""
-    import numpy as np
-
     values = np.asarray(frames)
     if not np.isfinite(values).all():
         raise GeneratorError("the decoded frames are not finite", remedy="Load the model in float32.")

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Dialect
 
+# Imported where they are used: psycopg.
+
 _TEXT_OID: Final = 25
 _INTEGERS: Final = frozenset({20, 21, 23})  # the OIDs of bigint, smallint and integer
 _HEADER: Final = struct.Struct(">5i")  # of an array: dimensions, whether it holds nulls, type, length, lower bound

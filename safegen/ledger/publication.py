@@ -10,6 +10,8 @@ from safegen.errors import ConfigError, LedgerError
 from safegen.files import replace_file
 from safegen.ledger.tiles import Place
 
+# Imported where they are used: fsspec, httpx.
+
 TIMEOUT_SECONDS: Final = 30
 
 

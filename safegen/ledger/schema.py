@@ -10,10 +10,13 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from safegen.errors import LedgerError, MigrationRequiredError
 from safegen.ledger.database import connect, parse_url, reading, use_wal, writing
+from safegen.ledger.models import metadata
 from safegen.settings import LEDGER_BUSY_SECONDS
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+# Imported where they are used: alembic.
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """All revisions, oldest first. A constant, so that opening a ledger need not load Alembic; a test compares."""
@@ -124,7 +127,5 @@ def _migrate(engine: Engine, direction: str, revision: str) -> None:
 
 def _holds_something_else(connection: Connection) -> bool:
     """Whether tables lie there without our revision mark: any in a SQLite file, ours alone in a shared database."""
-    from safegen.ledger.models import metadata
-
     tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
     return bool(tables) if connection.dialect.name == "sqlite" else bool(tables & metadata.tables.keys())

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+# Imported where they are used: httpx, starlette.
+
 ADD_CHECKPOINT: Final = "/add-checkpoint"
 TIMEOUT_SECONDS: Final = 10
 _KEY, _NAME, _LOGS = "witness.key", "witness.json", "logs"

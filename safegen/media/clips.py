@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from safegen.errors import UnreadableMediaError
 from safegen.media.decoding import decode
 from safegen.media.probing import probe
 from safegen.types import Clip
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 DEFAULT_MAX_FRAMES = 512
@@ -30,8 +31,6 @@ def read_clip(
 
     At least one frame is read. Raises what ``decode`` and ``probe`` raise.
     """
-    import numpy as np
-
     frames: list[NDArray[np.uint8]] = []
     stream = decode(path, tolerant=tolerant)
     for frame in stream:

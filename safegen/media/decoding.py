@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import numpy as np
+
 from safegen.errors import UnreadableMediaError
 from safegen.media.ffmpeg_process import FfmpegProcess, arguments, open_input
 from safegen.media.formats import Source, identify
 from safegen.media.images import MAX_FRAME_PIXELS, load_image
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 _HEADER_LIMIT = 32
@@ -62,8 +63,6 @@ def _decode_video(source: Source, *, tolerant: bool) -> Iterator[NDArray[np.uint
 
 def _read_pixmap(pipe: IO[bytes]) -> NDArray[np.uint8] | None:
     """Read one binary PPM as ffmpeg writes it (``P6\\n<w> <h>\\n255\\n``); None at the end or where it breaks off."""
-    import numpy as np
-
     magic, size, depth = (pipe.readline(_HEADER_LIMIT) for _ in range(3))
     if magic != b"P6\n" or depth != b"255\n":
         return None

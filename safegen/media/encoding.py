@@ -10,11 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ffmpeg
+import numpy as np
+
 from safegen.errors import InputError, MediaError
 from safegen.media.ffmpeg_process import FfmpegProcess, arguments
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 DEFAULT_CRF = 18
@@ -94,8 +96,6 @@ def remove_partial(path: Path) -> None:
 
 
 def _output_node(path: Path, width: int, height: int, rate: Fraction, crf: int, reserved: int) -> Any:
-    import ffmpeg
-
     raw = ffmpeg.input(
         "pipe:",
         format="rawvideo",
@@ -133,8 +133,6 @@ def _run(
     size: tuple[int, int],
     progress: Callable[[int], None] | None,
 ) -> None:
-    import numpy as np
-
     with FfmpegProcess(args) as process:
         for count, frame in enumerate(frames, start=1):
             if _checked_size(frame) != size:

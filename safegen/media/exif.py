@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from PIL import Image
+
 from safegen.errors import UnreadableMediaError
 from safegen.media.pieces import RawLabel
 
@@ -17,8 +19,6 @@ _CODE_BYTES: Final = 8  # "ASCII\0\0\0" and its like
 
 def find(block: bytes) -> list[RawLabel]:
     """Return the label in an EXIF block (TIFF data, with or without ``Exif\\0\\0``); other comments are no labels."""
-    from PIL import Image
-
     exif = Image.Exif()
     try:
         exif.load(block if block.startswith(b"Exif\0\0") else b"Exif\0\0" + block)

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import IO, Any
 
+import ffmpeg
+import imageio_ffmpeg
+
 from safegen.errors import MediaError
 from safegen.media.formats import Source
 
@@ -26,8 +29,6 @@ _ECHOES = ("Task finished", "Terminating thread", "Last message repeated", "Erro
 
 def executable() -> str:
     """Path of the ffmpeg binary that imageio-ffmpeg brings (or ``$IMAGEIO_FFMPEG_EXE``)."""
-    import imageio_ffmpeg
-
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:
@@ -49,8 +50,6 @@ def executable_version() -> tuple[str, str]:
 
 def open_input(source: Source, *, tolerant: bool, max_pixels: int) -> Any:
     """Return ffmpeg-python's input node for a local file: demuxer named, no network, no further files."""
-    import ffmpeg
-
     strictness = {} if tolerant else {"xerror": None}
     return ffmpeg.input(
         source.url,
@@ -63,8 +62,6 @@ def open_input(source: Source, *, tolerant: bool, max_pixels: int) -> Any:
 
 def arguments(output: Any) -> list[str]:
     """Compile an ffmpeg-python output node to the child's argument list."""
-    import ffmpeg
-
     quiet = output.global_args("-nostdin", "-hide_banner", "-loglevel", "error")
     return [str(a) for a in ffmpeg.compile(quiet, cmd=executable())]
 

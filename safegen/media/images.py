@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image, ImageOps
+
 from safegen.errors import InputError, MediaError, UnreadableMediaError
+from safegen.media.encoding import remove_partial
 from safegen.media.formats import Source
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
 MAX_FRAME_PIXELS = 64 * 2**20
 """Pixels of one frame that are read at most (8192 x 8192): a few bytes of file must not claim gigabytes of memory."""
@@ -35,8 +37,6 @@ def load_image(source: Source) -> NDArray[np.uint8]:
     Raises:
         UnreadableMediaError: damaged, truncated, or larger than ``MAX_FRAME_PIXELS``.
     """
-    from PIL import Image, ImageOps
-
     try:
         with Image.open(source.path, formats=(source.format,)) as image:
             if image.width * image.height > MAX_FRAME_PIXELS:
@@ -58,8 +58,6 @@ def hidden_layers(source: Source) -> tuple[str, ...]:
 
     UnreadableMediaError as ``load_image`` says.
     """
-    from PIL import Image
-
     try:
         with Image.open(source.path, formats=_SEQUENCES.get(source.format, (source.format,))) as image:
             if image.width * image.height > MAX_FRAME_PIXELS:
@@ -89,9 +87,7 @@ _SEQUENCES = {"JPEG": ("JPEG", "MPO")}
 """Formats that may hide in another's clothes: a JPEG followed by more of them."""
 
 
-def _to_rgb(image: Image) -> NDArray[np.uint8]:
-    import numpy as np
-
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip to white
         grey = (np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
@@ -105,10 +101,6 @@ def encode_png(frame: NDArray[np.uint8], path: Path | str) -> None:
         InputError: wrong shape or dtype.
         MediaError: the file could not be written; none is left.
     """
-    from PIL import Image
-
-    from safegen.media.encoding import remove_partial
-
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != "uint8" or 0 in frame.shape:
         raise InputError(f"a frame must be a uint8 array [H, W, 3], not {frame.dtype} {frame.shape}")
     path = Path(path)
@@ -127,8 +119,6 @@ def encode_png(frame: NDArray[np.uint8], path: Path | str) -> None:
 
 def contact_sheet(frames: Iterable[NDArray[np.uint8]], columns: int, *, gap: int = 4) -> NDArray[np.uint8]:
     """Lay frames of one size out in rows of ``columns`` on white, ``gap`` pixels apart; uint8 RGB [H, W, 3]."""
-    import numpy as np
-
     tiles = list(frames)
     if not tiles or columns < 1 or gap < 0:
         raise InputError("a contact sheet needs at least one frame, one column and a gap of 0 or more")

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, Literal
 
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
 from safegen.errors import InputError, MediaError
 from safegen.types import Json
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from PIL.ImageFont import FreeTypeFont
 
@@ -129,9 +131,6 @@ def check_laws(laws: Sequence[str]) -> tuple[str, ...]:
 
 def _plate(text: str, letters: int) -> tuple[NDArray[np.uint8], int]:
     """Draw white text on black, its lowest character at least ``letters`` pixels high; the height comes along."""
-    import numpy as np
-    from PIL import Image, ImageDraw
-
     size = letters
     while (lowest := min(_ink_height(c, _font(size)) for c in text if c not in " -")) < letters:
         size += 1
@@ -144,9 +143,6 @@ def _plate(text: str, letters: int) -> tuple[NDArray[np.uint8], int]:
 
 
 def _ink_height(character: str, font: FreeTypeFont) -> int:
-    import numpy as np
-    from PIL import Image, ImageDraw
-
     side = 2 * math.ceil(font.size)
     image = Image.new("L", (side, side))
     ImageDraw.Draw(image).text((2, 2), character, fill=255, font=font)
@@ -155,8 +151,6 @@ def _ink_height(character: str, font: FreeTypeFont) -> int:
 
 
 def _font(size: int) -> FreeTypeFont:
-    from PIL import ImageFont
-
     try:
         if size > _FONT_SIZES:
             raise MediaError(f"a font of {size} pixels is larger than any frame")

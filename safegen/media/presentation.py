@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+import ffmpeg
+
 from safegen.media.ffmpeg_process import FfmpegProcess, arguments, open_input
 from safegen.media.formats import Source, identify
 from safegen.media.images import MAX_FRAME_PIXELS, hidden_layers
@@ -46,8 +48,6 @@ def presentation(path: Path | str) -> Presentation:
 
 
 def _tracks(source: Source) -> Presentation:
-    import ffmpeg
-
     node = open_input(source, tolerant=True, max_pixels=MAX_FRAME_PIXELS)
     # A matching stream specifier with "?" is optional; sound is listed with a single packet's worth of work.
     videos: dict[int, list[int]] = {}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from safegen.errors import InputError
+from safegen.keys import KeyStore
+from safegen.provenance.kept_manifests import discard_manifest
 from safegen.types import ContentId, Json
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from safegen.ledger.store import Ledger
     from safegen.ledger.subjects import Personal, PersonalField
     from safegen.settings import Home
+
+# Imported where they are used: what loads sqlalchemy.
 
 FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "requester": ("requester",),
@@ -98,7 +102,6 @@ def subject_of_run(subject: str, content_id: ContentId) -> str:
 @contextmanager
 def opened(home: Home, *, write: bool) -> Iterator[tuple[Ledger, Personal, bytes]]:
     """Open a home's ledger with its personal fields; the key of commitments is empty where nothing is written."""
-    from safegen.keys import KeyStore
     from safegen.ledger.store import Ledger
     from safegen.ledger.subjects import Personal
 
@@ -156,7 +159,6 @@ def resume(home: Home, ledger: Ledger) -> tuple[int, ...]:
 def complete(home: Home, ledger: Ledger, erasure: Erasure) -> int:
     """Take an erasure whose key is destroyed to its end; returns the entry that records it."""
     from safegen.ledger.erasure import finish, scrub
-    from safegen.provenance.kept_manifests import discard_manifest
 
     scrub(ledger, erasure)
     for content_id in erasure.manifests:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import yaml
+
 from safegen.errors import ConfigError, LedgerError
 from safegen.privacy.fields import FIELDS, complete, opened, resume
 from safegen.types import Json
@@ -16,6 +18,8 @@ from safegen.types import Json
 if TYPE_CHECKING:
     from safegen.ledger.store import Ledger
     from safegen.settings import Home
+
+# Imported where they are used: what loads sqlalchemy.
 
 SCHEMA: Final = "safegen.retention/1"
 FILE: Final = "retention.yaml"
@@ -69,8 +73,6 @@ def read_retention(path: Path) -> Retention:
     schema: safegen.retention/1
     retention: {texts: 30d, requester: 1y, manifests: 2y}
     """
-    import yaml
-
     try:
         raw = path.read_bytes()
         if len(raw) > _MAX_BYTES:

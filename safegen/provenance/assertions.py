@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
+import cbor2
+
 from safegen.errors import ProvenanceError
 from safegen.types import ContentId, Json
 from safegen.version import __version__
@@ -74,8 +76,6 @@ class ManifestAction:
 
     def to_cbor(self, references: References) -> dict[str, Any]:
         """Return the action as it stands in a file."""
-        import cbor2
-
         when = None if self.when is None else cbor2.CBORTag(_DATE, rfc3339(self.when))
         return self._form(when, {"ingredients": [references[i] for i in self.ingredients]})
 

@@ -18,6 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rfc3161_client import TimestampRequestBuilder, decode_timestamp_response
+from rfc3161_client._rust import parse_timestamp_request
+
 from safegen.errors import ConfigError, ProvenanceError
 from safegen.provenance.authority import post
 from safegen.types import Json
@@ -72,8 +75,6 @@ class Stamping:
 
     def token(self, message: bytes) -> bytes:
         """Return the DER token of ``message``, hashed with SHA-256 here; ProvenanceError if no authority gives one."""
-        from rfc3161_client import TimestampRequestBuilder
-
         self.ask(TimestampRequestBuilder().data(message).build().as_bytes())
         if self.stamp is None:
             raise self.error()
@@ -81,8 +82,6 @@ class Stamping:
 
     def ask(self, query: bytes) -> None:
         """Pass a DER query on to each authority in turn and keep the first good answer as ``stamp``."""
-        from rfc3161_client._rust import parse_timestamp_request
-
         try:
             request = parse_timestamp_request(query)
         except ValueError as error:
@@ -179,8 +178,6 @@ def _bypass_proxies() -> None:
 
 def _checked(content: bytes, request: TimeStampRequest, authority: str) -> TimeStamp:
     """Return the answer if it grants a time-stamp of what was asked; ValueError else."""
-    from rfc3161_client import decode_timestamp_response
-
     response = decode_timestamp_response(content)
     if response.status not in (0, 1):
         raise ValueError(f"refused with status {response.status} {' '.join(response.status_string)}".rstrip())

@@ -25,7 +25,13 @@ from typing import TYPE_CHECKING
 
 from safegen.errors import InputError, LedgerDamagedError, LedgerError
 from safegen.files import Target
+from safegen.keys import KeyStore
+from safegen.media import read_clip
+from safegen.provenance.kept_manifests import load_manifest
 from safegen.provenance.read import sidecar_path
+from safegen.provenance.restoring import Restoration, restore_file
+from safegen.provenance.signing_identity import Seal
+from safegen.provenance.trust import Trust
 from safegen.release.recording import appender, record_and_place
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Basis, ContentId, Finding, Json, Progress, Status, Verdict, soft_binding_alg
@@ -35,6 +41,8 @@ from safegen.verification.verifier import Verifier, verify
 if TYPE_CHECKING:
     from safegen.ledger import Entry
     from safegen.likeness import Likeness
+
+# Imported where they are used: what loads sqlalchemy.
 
 
 class Outcome(StrEnum):
@@ -208,7 +216,6 @@ def _by_looks(path: Path, home: Home, unmarked: Found) -> Found:
     """Look for the clip that the file looks like; ``unmarked`` is the answer where there is none."""
     from safegen.ledger import Ledger
     from safegen.likeness import find_by_pictures
-    from safegen.media import read_clip
 
     if not home.keys.exists():
         return unmarked  # it has made nothing
@@ -244,7 +251,6 @@ def _by_looks(path: Path, home: Home, unmarked: Found) -> Found:
 def _kept(found: Found, home: Home) -> Found:
     """Add the manifest kept for the clip, where it is the one that the ledger recorded."""
     from safegen.ledger import Ledger
-    from safegen.provenance.kept_manifests import load_manifest
 
     assert found.content_id is not None and found.entry is not None  # noqa: S101, PT018 - the caller has found both
     with Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
@@ -287,11 +293,7 @@ def _targets(path: Path, output: Path, *, sidecar: bool, force: bool) -> tuple[T
 
 
 def _restore(path: Path, found: Found, target: Target | None, beside: Target | None, home: Home) -> Recovery:
-    from safegen.keys import KeyStore
     from safegen.ledger import EventKind, Ledger
-    from safegen.provenance.restoring import Restoration, restore_file
-    from safegen.provenance.signing_identity import Seal
-    from safegen.provenance.trust import Trust
 
     assert found.content_id is not None  # noqa: S101 - it was found by it
     keys = KeyStore.load(home)

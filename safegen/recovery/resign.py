@@ -14,17 +14,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safegen.errors import InputError, LedgerError
 from safegen.files import Target
+from safegen.keys import KeyStore
+from safegen.provenance.credential import CredentialState, Origin
+from safegen.provenance.trust import Trust
 from safegen.release.recording import appender, record_and_place
 from safegen.settings import Home
 from safegen.types import Basis, ContentId, Json, Progress, Status
 from safegen.verification.verifier import verify
 
-if TYPE_CHECKING:
-    from safegen.provenance.trust import Trust
+# Imported where they are used: what loads c2pa or sqlalchemy.
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,8 @@ def resign(
     that cannot be written; KeyStoreError, ConfigError, ProvenanceError or LedgerError, and leaves nothing, if signing
     or recording fails.
     """
-    from safegen.keys import KeyStore
     from safegen.ledger import EventKind, Ledger
     from safegen.provenance.signing_identity import Seal
-    from safegen.provenance.trust import Trust
     from safegen.provenance.updating import update_file
 
     home = home or Home.default()
@@ -115,7 +114,6 @@ def _target(path: Path, output: Path, *, force: bool) -> Target:
 
 def _present(path: Path, trust: Trust, home: Home, progress: Progress | None) -> _Present:
     """Return what is to be updated; InputError if the file is not one of this home's, as it was recorded."""
-    from safegen.provenance.credential import CredentialState, Origin
     from safegen.provenance.read import read_credential
 
     found = read_credential(path, trust=trust)

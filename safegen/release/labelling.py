@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.errors import InputError, MediaError
+from safegen.media.aigc import AigcRecord, write_aigc
+from safegen.media.labels import Overlay, check_laws
 from safegen.types import ContentId
 
 if TYPE_CHECKING:
-    from safegen.media.aigc import AigcRecord
-    from safegen.media.labels import Overlay
     from safegen.policies.pack.loading import Pack
 
 
@@ -40,9 +40,6 @@ class Labelling:
         """
         if not pack.labels and not added:
             return cls((), None, modified)
-        from safegen.media.aigc import AigcRecord
-        from safegen.media.labels import Overlay, check_laws
-
         laws = check_laws((*pack.labels, *added))
         height, width = call.get("height"), call.get("width")
         if isinstance(height, int) and isinstance(width, int):
@@ -57,8 +54,6 @@ class Labelling:
         """Return the labels to draw, None if there are none; MediaError where they do not fit after all."""
         if not self.laws:
             return None
-        from safegen.media.labels import Overlay
-
         try:
             return Overlay(self.laws, height, width, modified=self.modified)
         except InputError as error:  # the call did not say the size, and by now the model has run
@@ -67,8 +62,6 @@ class Labelling:
     def write_metadata(self, path: Path, source_type: str) -> None:
         """Write the AIGC record, if one is due, into the encoded file; MediaError if that fails."""
         if self.record is not None:
-            from safegen.media.aigc import write_aigc
-
             try:
                 write_aigc(path, self.record, source_type=source_type)
             except InputError as error:  # the file is our own, so the fault is not the caller's

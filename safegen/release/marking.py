@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from safegen.calibration.profiles import profile_for
 from safegen.errors import InputError
+from safegen.generators import decode_latents
 from safegen.settings import Home
 from safegen.types import ContentId
+from safegen.watermark.payload import Payload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from safegen.generators.sampling import StepCallback
     from safegen.watermark.base import Extraction
     from safegen.watermark.layouts import ClipShape
+
+# Imported where they are used: torch, and what loads cv2.
 
 LATENT_SCHEME, STILL_SCHEME, NOISE_SCHEME, PIXEL_SCHEME = "latent-residual", "latent-still", "noise-sign", "pixel"
 VAE_SCHEMES = (STILL_SCHEME, NOISE_SCHEME)
@@ -118,8 +123,6 @@ def make_marking(scheme: str | None, pipe: Any, request: MarkRequest) -> Marking
 
 
 def _default_scheme(pipe: Any, request: MarkRequest, still: bool) -> str:
-    from safegen.calibration.profiles import profile_for
-
     if still:
         return STILL_SCHEME if request.source else PIXEL_SCHEME
     profile = profile_for(pipe.vae, request.home, progress=request.report)
@@ -134,8 +137,6 @@ class _Marking:
     headroom: float = HEADROOM
 
     def __init__(self, request: MarkRequest) -> None:
-        from safegen.watermark.payload import Payload
-
         self.seconds = 0.0
         self._hook: StepCallback | None = None
         self._key = request.key
@@ -171,8 +172,6 @@ class _LatentMarking(_Marking):
         """Return ``sampled``, which is marked already; at a higher strength mark the clean latents again and decode."""
         if strength == self.strengths[0]:
             return sampled
-        from safegen.generators import decode_latents
-
         start = time.perf_counter()
         stronger = self._again(strength)
         self.seconds += time.perf_counter() - start
@@ -187,7 +186,6 @@ class LatentMarking(_LatentMarking):
     headroom: float = CLIP_HEADROOM
 
     def __init__(self, pipe: Any, request: MarkRequest, shape: ClipShape) -> None:
-        from safegen.calibration.profiles import profile_for
         from safegen.watermark.clip.latent_residual import LatentEmbedder
 
         super().__init__(pipe, request, shape)

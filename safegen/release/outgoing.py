@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safegen.errors import WatermarkError
 from safegen.files import Scratch, Target
 from safegen.likeness import recorded_look
+from safegen.media import encode_png, encode_video, read_clip
 from safegen.release.labelling import Labelling
 from safegen.release.marking import Marking, comfortable
 from safegen.release.recording import Append, record_and_place
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from safegen.provenance.manifest import ManifestSpec
     from safegen.provenance.signing_identity import Seal
 
-# Imported where they are used: what brings numpy's and cv2's friends (media, fingerprint), and c2pa (file_signing).
+# Imported where they are used: what loads c2pa or cv2.
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,6 @@ class Outgoing:
             )
 
     def _encode(self, frames: NDArray[np.uint8]) -> None:
-        from safegen.media import encode_png, encode_video
-
         self._overlay = self._labelling.overlay(*frames.shape[1:3])
         draw = self._overlay.draw if self._overlay is not None else None
         path, total = self._scratch.encoded, len(frames)
@@ -149,8 +148,6 @@ class Outgoing:
         )  # fmt: skip
 
     def _read_encoded(self) -> NDArray[np.uint8]:
-        from safegen.media import read_clip
-
         return read_clip(self._scratch.encoded, max_frames=MARK_FRAMES).frames
 
     def _labels(self) -> dict[str, Json]:

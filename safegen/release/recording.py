@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from safegen.ledger import Ledger, Receipt
     from safegen.provenance.file_signing import SignedAsset
 
+# Imported where they are used: what loads sqlalchemy.
+
 
 class Append(Protocol):
     """Appends an entry about one file; ``columns`` are further fields of ``safegen.ledger.Event``."""

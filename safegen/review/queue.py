@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from safegen.ledger import Entry, Ledger, Receipt
     from safegen.ledger.subjects import Personal
 
+# Imported where they are used: what loads sqlalchemy.
+
 Stage = Literal["request", "frames"]
 """Where a run can wait for a person: before anything is drawn, or once the frames are."""
 

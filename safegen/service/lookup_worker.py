@@ -13,6 +13,10 @@ import sys
 from pathlib import Path
 
 from safegen.errors import InputError, SafegenError
+from safegen.ledger import Ledger
+from safegen.likeness import find_by_pictures
+from safegen.media import read_clip
+from safegen.recovery.recover import Outcome, find
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Json
 
@@ -27,8 +31,6 @@ def look_up(path: Path, *, looks_alone: bool = False) -> dict[str, Json]:
 
 
 def _find(path: Path) -> tuple[str, list[Json]]:
-    from safegen.recovery.recover import Outcome, find
-
     found = find(path)
     if found.outcome is Outcome.FOUND:
         return str(found.outcome), [[found.manifest_id, found.alg, found.similarity]]
@@ -38,11 +40,6 @@ def _find(path: Path) -> tuple[str, list[Json]]:
 
 
 def _looks(path: Path) -> tuple[str, list[Json]]:
-    from safegen.ledger import Ledger
-    from safegen.likeness import find_by_pictures
-    from safegen.media import read_clip
-    from safegen.recovery.recover import Outcome
-
     clip = read_clip(path, max_frames=MARK_FRAMES, tolerant=True)
     with Ledger.open(Home.default().ledger_url, create=False, read_only=True) as ledger:
         alike = find_by_pictures(clip, ledger)

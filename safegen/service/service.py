@@ -13,8 +13,10 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO
 
-from safegen.errors import InputError, LedgerDamagedError, ResolutionError
+from safegen.errors import InputError, LedgerDamagedError, MediaError, ResolutionError
 from safegen.media.formats import identify
+from safegen.provenance.kept_manifests import load_manifest
+from safegen.provenance.native.jumbf import STORE, manifests, superbox
 from safegen.recovery.recover import Outcome
 from safegen.service.bindings import FINGERPRINTS, decode_bytes, decode_value
 from safegen.service.limits import ServiceSettings
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from safegen.ledger import Ledger
     from safegen.service.stored_manifests import Storage
+
+# Imported where they are used: what loads cv2 or sqlalchemy.
 
 
 class TooLargeError(InputError):
@@ -113,7 +117,6 @@ class Service:
         return Page(tuple(Match(b.manifest_id) for b in found[:limit]), more)
 
     def _alike(self, value: str) -> list[Match]:
-        from safegen.errors import MediaError
         from safegen.likeness import find_by_hash
         from safegen.media.video_hash import VideoHash
 
@@ -129,9 +132,6 @@ class Service:
         ``alone``: a store of that manifest only, without its ingredients' manifests.
         LedgerDamagedError if what is kept is not what the ledger recorded.
         """
-        from safegen.provenance.kept_manifests import load_manifest
-        from safegen.provenance.native.jumbf import STORE, manifests, superbox
-
         binding = self.ledger().find_manifest(manifest_id)
         if binding is None:
             taken = None if self._storage is None else self._storage.read(manifest_id)

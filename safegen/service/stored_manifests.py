@@ -26,7 +26,7 @@ from safegen.provenance.native.jumbf import manifests
 from safegen.settings import Home
 from safegen.types import Json
 
-# Imported where it is used: provenance.read, for c2pa.
+# Imported where they are used: what loads c2pa.
 
 RECEIPT_TYPE: Final = "org.c2pa.manifest-receipt"
 PROOF_ALG: Final = "c2sp.org/tlog-proof@v1"

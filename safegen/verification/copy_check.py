@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from safegen.errors import LedgerError, SafegenError
+from safegen.media import decode
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import Clip, ContentId, Json, Status
 from safegen.verification.mark_reading import Mark
+from safegen.watermark.base import MarkStatus
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from safegen.watermark.base import Extraction
     from safegen.watermark.fingerprint.fingerprint import Match
+
+# Imported where they are used: what loads cv2 or sqlalchemy.
 
 
 def check_pictures(mark: Mark, path: Path, clip: Clip, home: Home) -> Mark:
@@ -50,8 +54,6 @@ def check_pictures(mark: Mark, path: Path, clip: Clip, home: Home) -> Mark:
     }
     finding = replace(mark.finding, evidence=evidence)
     if not match.same:
-        from safegen.watermark.base import MarkStatus
-
         evidence["status"] = str(MarkStatus.COPIED)
         summary = f"The mark names clip {mark.content_id}, but the pictures are not that clip's: the mark was copied."
         finding = replace(finding, status=Status.FAIL, summary=summary)
@@ -112,8 +114,6 @@ def _pick(numbers: Sequence[int], path: Path, clip: Clip) -> NDArray[np.uint8] |
     if numbers[-1] < len(clip.frames):
         chosen: NDArray[np.uint8] = clip.frames[list(numbers)]
         return chosen
-    from safegen.media import decode
-
     wanted, found = set(numbers), []
     for number, frame in enumerate(decode(path, tolerant=True)):
         if number in wanted:

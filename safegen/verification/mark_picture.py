@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from safegen.types import ContentId
     from safegen.watermark.base import Extraction
 
+# Imported where they are used: what loads sqlalchemy.
+
 Box = tuple[float, float, float, float]
 
 SIDE = 640

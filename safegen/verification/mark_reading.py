@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safegen.calibration.vaes import VaeRecord, known_vaes
 from safegen.errors import LedgerError, SafegenError
+from safegen.generators import load, resolve, vae_folder
+from safegen.media import decode
+from safegen.release.marking import NOISE_SCHEME, PIXEL_SCHEME, STILL_FRAMES, STILL_SCHEME
 from safegen.settings import ISSUED_IDS, Home
 from safegen.types import Basis, Clip, ContentId, Finding, Json, Progress, Status
+from safegen.watermark.base import MarkStatus
 
 if TYPE_CHECKING:
-    from safegen.calibration.vaes import VaeRecord
     from safegen.keys import KeyStore
     from safegen.watermark.base import Extraction, Extractor
+
+# Imported where they are used: what loads cv2 or sqlalchemy.
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,6 @@ class MarkReader:
 
     def _extract(self, path: Path, clip: Clip, keys: Sequence[KeyStore]) -> Mark:
         """Look for a mark of any of ``keys``: the clip mark in the whole file, then the others in its beginning."""
-        from safegen.watermark.base import MarkStatus
-
         marks = list(dict.fromkeys(k.watermark_key for k in keys))  # stores set aside by `renew` share theirs
         best: Extraction | None = None
         unread: list[str] = []
@@ -89,8 +93,6 @@ class MarkReader:
         self, path: Path, clip: Clip, marks: Sequence[bytes], unread: list[str]
     ) -> Iterator[tuple[str, Callable[[], Extraction]]]:
         """Yield the ways to read a mark, cheapest first; what cannot be loaded is named in ``unread``."""
-        from safegen.media import decode
-        from safegen.release.marking import PIXEL_SCHEME, STILL_FRAMES
         from safegen.watermark.clip.extraction import extract_stream
         from safegen.watermark.schemes import make_extractor
 
@@ -110,9 +112,6 @@ class MarkReader:
 
     def _records(self, still: bool) -> list[VaeRecord]:
         """The models through which this home's other marks are read: stills' for stills, keyed noise for clips."""
-        from safegen.calibration.vaes import VaeRecord, known_vaes
-        from safegen.release.marking import NOISE_SCHEME, STILL_SCHEME
-
         wanted = STILL_SCHEME if still else NOISE_SCHEME
         records = [r for r in known_vaes(self._home) if r.scheme == wanted]
         if still and not any(r.model == "tiny" for r in records):
@@ -132,9 +131,6 @@ class MarkReader:
 
 def _reading_source(record: VaeRecord) -> Any:
     """What the scheme's extractor needs: the VAE's folder, or for keyed noise the whole pipeline."""
-    from safegen.generators import load, resolve, vae_folder
-    from safegen.release.marking import NOISE_SCHEME
-
     ref = resolve(record.model)
     return load(ref) if record.scheme == NOISE_SCHEME else vae_folder(ref)
 

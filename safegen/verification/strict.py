@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.errors import VerificationError
+from safegen.provenance.trust import Trust
 from safegen.settings import Home
 from safegen.types import Verdict
 from safegen.verification.verifier import key_stores
 
 if TYPE_CHECKING:
     from safegen.provenance.conformance import Check
-    from safegen.provenance.trust import Trust
+
+# Imported where they are used: what loads c2pa.
 
 
 def strict_checks(
@@ -61,7 +63,5 @@ def crjson(
 
 
 def _trust(home: Home | None) -> Trust:
-    from safegen.provenance.trust import Trust
-
     home = home or Home.default()
     return Trust.of(home, key_stores(home)[0])

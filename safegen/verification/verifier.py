@@ -26,16 +26,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safegen.detectors.forensic import score
 from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
+from safegen.keys import KeyStore
+from safegen.media import probe, read_clip
+from safegen.media.fragments import joined
+from safegen.provenance.kept_manifests import load_manifest
+from safegen.provenance.trust import Trust
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
+from safegen.verification.copy_check import check_pictures
 from safegen.verification.coverage import is_whole, note_what_else_is_shown
 from safegen.verification.credential_judging import Judged, judge_credential
 from safegen.verification.mark_reading import Mark, MarkReader, not_run
 
 if TYPE_CHECKING:
-    from safegen.keys import KeyStore
     from safegen.ledger import Entry, Ledger
+
+# Imported where they are used: what loads c2pa or sqlalchemy.
 
 
 def verify(
@@ -61,8 +69,6 @@ def verify(
 
 def key_stores(home: Home) -> tuple[tuple[KeyStore, ...], str]:
     """Return a home's key stores, retired ones last, or none and why."""
-    from safegen.keys import KeyStore
-
     try:
         return (KeyStore.load(home, purpose="verify"), *KeyStore.retired(home)), ""
     except KeyStoreError as error:
@@ -84,15 +90,11 @@ class Verifier:
         """Run all steps on one file, or on an initialisation segment with its fragments."""
         if not fragments:
             return self._verify(path, path, ())
-        from safegen.media.fragments import joined
-
         with joined(path, fragments) as media:
             return self._verify(media, path, fragments)
 
     def _verify(self, path: Path, first: Path, fragments: tuple[Path, ...]) -> Verdict:
         """Decode ``path``; read the credential from ``first`` with its ``fragments``: the same file, or its parts."""
-        from safegen.media import probe
-
         with ThreadPoolExecutor(max_workers=1) as pool:
             readable = pool.submit(probe, path, tolerant=True)  # (1) ffmpeg works while we import and read
             keys, key_problem = key_stores(self._home)
@@ -121,7 +123,6 @@ class Verifier:
 
     def _credential(self, path: Path, keys: Sequence[KeyStore], fragments: tuple[Path, ...] = ()) -> Judged:
         from safegen.provenance.read import read_credential
-        from safegen.provenance.trust import Trust
 
         found = read_credential(path, trust=Trust.of(self._home, keys), fragments=fragments)
         judged = judge_credential(found)
@@ -144,8 +145,6 @@ class Verifier:
     # -- (3) mark ------------------------------------------------------------------------------------------------------
 
     def _read(self, path: Path) -> Clip | None:
-        from safegen.media import read_clip
-
         return read_clip(path, max_frames=MARK_FRAMES, tolerant=True) if self._neural else None
 
     def _mark(self, path: Path, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str) -> Mark:
@@ -153,8 +152,6 @@ class Verifier:
         mark = MarkReader(self._home, self._progress).read(path, clip, keys, key_problem)
         if clip is None or mark.content_id is None:
             return mark
-        from safegen.verification.copy_check import check_pictures
-
         return check_pictures(mark, path, clip, self._home)
 
     # -- (4) ledger ----------------------------------------------------------------------------------------------------
@@ -210,9 +207,7 @@ class Verifier:
         self, path: Path, entry: Entry, keys: Sequence[KeyStore], evidence: dict[str, Json]
     ) -> list[str]:
         """Validate the manifest that was kept for the entry, where the file has lost its own."""
-        from safegen.provenance.kept_manifests import load_manifest
         from safegen.provenance.read import read_manifest_store
-        from safegen.provenance.trust import Trust
 
         assert entry.content_id is not None  # noqa: S101 - it was found by it
         kept = load_manifest(self._home, entry.content_id)
@@ -232,8 +227,6 @@ class Verifier:
         if clip is None or not self._forensic_asked:
             return not_run(Basis.FORENSIC, "The passive detector was not asked (--forensic).")
         try:
-            from safegen.detectors import score
-
             found = score(clip.frames, clip.fps)
         except ImportError as error:
             return not_run(Basis.FORENSIC, f"The passive detector could not run: {error.name} is not installed.")

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as nnf
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from safegen.errors import WatermarkError
@@ -73,21 +75,17 @@ class Profile:
 
     def save(self, path: Path) -> None:
         """Write the profile to ``path`` (safetensors, half precision); OSError passes through."""
-        from safetensors.torch import save
-
         about = {"format": _FORMAT, "digest": self.digest, "gain": self.gain, "notes": dict(self.notes)}
         tensors = {
             "body": self.body.half().contiguous(),
             "first": self.first.half().contiguous(),
             "preview": self.preview.float().contiguous(),
         }
-        path.write_bytes(save(tensors, metadata={"profile": json.dumps(about)}))
+        path.write_bytes(save_tensors(tensors, metadata={"profile": json.dumps(about)}))
 
     @classmethod
     def load(cls, path: Path) -> Profile:
         """Read a profile; WatermarkError if the file is damaged or of another format."""
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {})["profile"])

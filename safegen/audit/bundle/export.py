@@ -25,6 +25,8 @@ from safegen.ledger import VerifierKey, open_checkpoint, sign_note
 from safegen.ledger.audit_queries import AuditLedger, Query
 from safegen.ledger.proof import damaged
 from safegen.ledger.witness import request_body
+from safegen.provenance.kept_manifests import load_manifest
+from safegen.provenance.trust import own_certificates
 from safegen.settings import Home
 from safegen.types import ContentId
 
@@ -186,8 +188,6 @@ class _Writer:
         return readme.EARLIER
 
     def _certificates(self, leaves: list[dict[str, Any]]) -> str:
-        from safegen.provenance.trust import own_certificates
-
         wanted = set(certificates_of(leaves))
         known = own_certificates(self._home, (self._keys, *KeyStore.retired(self._home)))
         found = {digest: pem for digest, pem in known.items() if digest in wanted}
@@ -196,8 +196,6 @@ class _Writer:
         return readme.CERTIFICATES if found else ""
 
     def _manifests(self, leaves: list[dict[str, Any]]) -> int:
-        from safegen.provenance.kept_manifests import load_manifest
-
         count = 0
         for leaf in leaves:
             entry = leaf["entry"]

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from safegen.errors import ConfigError, InputError, SafegenError
+from safegen.generators import Card, load, resolve
+from safegen.generators.loading import autocast, quiet
 from safegen.generators.observing import Observer, bound_parts, latent_features, part_digest, text_features
 from safegen.generators.training.probe_fit import check_labels, figures, fit, is_held_out
 from safegen.policies.probes.probe_set import LATENTS, STOP_SCORE, TEXT_STATES, Probe, check_words
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from safegen.watermark.layouts import ClipShape
+
+# Imported where they are used: torch, and what loads it.
 
 MAX_PROMPTS = 1_000_000
 
@@ -122,7 +126,6 @@ def record(pipe: Any, call: Mapping[str, Any], prompt: str, seed: int, plan: Pla
     """Run ``pipe`` on one prompt for as long as the plan's features need, and return them. Raises InputError."""
     import torch
 
-    from safegen.generators.loading import autocast, quiet
     from safegen.watermark.layouts import call_shape
 
     recorder = Recorder(pipe, call_shape(pipe, call), plan.looks_at, plan.steps)
@@ -220,8 +223,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
     try:
-        from safegen.generators import Card, load, resolve
-
         check_words(options.name, options.category)
         if importlib.util.find_spec("sklearn") is None:
             raise ConfigError("training needs scikit-learn", remedy='Install it: pip install "safegen[train]".')

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from safegen.errors import InputError
 from safegen.policies.probes.probe_set import FLAG_SCORE, STOP_SCORE
 
+# Imported where they are used: sklearn.
+
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Inverse regularisation strengths (scikit-learn's C) that are tried; the best cross-validated AUROC wins."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+# Imported where they are used: diffusers, tokenizers, transformers.
+
 Z = 48
 """Latent channels."""
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from safegen.watermark import fastvae
+
 
 @dataclass(frozen=True, slots=True)
 class Preset:
@@ -132,8 +134,6 @@ class Run:
 
     def amp(self) -> contextlib.AbstractContextManager[object]:
         """Return bfloat16 autocast where the hardware multiplies it itself."""
-        from safegen.watermark.fastvae import fast_cpu
-
-        if self.device.type == "cpu" and not fast_cpu():
+        if self.device.type == "cpu" and not fastvae.fast_cpu():
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)

@@ -26,6 +26,8 @@ from safegen.tinymodel.training.ray_marched.train_dit import Captioned, tokens, 
 from safegen.tinymodel.training.ray_marched.train_vae import to_video, train_vae
 from safegen.watermark import fastvae
 
+# Imported where they are used: diffusers.
+
 _CLIP_SEED, _MORE_SEED, _STILL_SEED, _TEXT_SEED = 0, 10**7, 10**5, 10**6
 _TOKENIZER_LINES = 20_000
 _MOMENTS = 4  # of each scene, every one a still

@@ -15,6 +15,8 @@ from safegen.tinymodel.training import muon
 from safegen.tinymodel.training.parts import SHIFT, TEXT_TOKENS, Z
 from safegen.tinymodel.training.ray_marched.presets import Run
 
+# Imported where they are used: diffusers, transformers.
+
 _REST_LR = 0.4  # AdamW's rate over Muon's
 _SAVE_SECONDS = 300.0
 _UNPROMPTED = 0.1  # share of captions left out: guidance needs it

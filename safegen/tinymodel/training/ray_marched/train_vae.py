@@ -20,6 +20,8 @@ from safegen.tinymodel.training.parts import Z, make_vae
 from safegen.tinymodel.training.ray_marched.presets import Run
 from safegen.watermark import fastvae
 
+# Imported where they are used: diffusers.
+
 _LAYOUT = torch.channels_last_3d
 _SMALLEST_MUON = 13  # rows and columns; the 12 input channels go to AdamW
 _LR, _LR_END, _WARMUP, _REST_LR = 8e-3, 2e-5, 40, 0.5
