@@ -17,6 +17,8 @@ from safegen.tinymodel.training.parts import SHIFT, TEXT_TOKENS, make_dit
 from safegen.tinymodel.training.run import restore
 from safegen.tinymodel.training.vae import FRAMES, SIZE
 
+# Imported where they are used: diffusers.
+
 _CALL = {"num_inference_steps": 16, "guidance_scale": 3.0}
 _FPS = 16
 

@@ -25,6 +25,8 @@ from safegen.tinymodel.training.run import Run
 from safegen.tinymodel.training.world import ASPECTS, KINDS, Caption, caption, draw_scene
 from safegen.watermark import fastvae
 
+# Imported where they are used: transformers.
+
 _LINES = 20_000
 _BATCH, _RATE, _REST_RATE = 64, 4e-3, 0.5
 _FOREIGN = 0.2  # share of captions with a word in them that means nothing here
