@@ -9,10 +9,10 @@ hands over its arguments, folder, environment and the three standard streams, an
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -43,14 +43,19 @@ def serve(path: str) -> None:
         listening.listen(8)
         sys.stdout.write("ready\n")
         sys.stdout.flush()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
         while True:
             client, _ = listening.accept()
+            _reap()
             if os.fork() == 0:
                 listening.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 _answer(client)
             client.close()
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _answer(client: socket.socket) -> None:
