@@ -10,12 +10,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, func, select
 
 from safegen.errors import LedgerError
-from safegen.ledger import merkle, triggers, views
+from safegen.ledger import merkle, schema_check, triggers, views
 from safegen.ledger.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from safegen.ledger.entry import COLUMNS, decode_leaf, hash_leaf
 from safegen.ledger.facts import FactsCheck, Tally, day_from, facts_from
 from safegen.ledger.fsck_report import LedgerReport, Problem
 from safegen.ledger.models import checkpoints, entries, head, nodes
+from safegen.ledger.personal_check import PersonalCheck
 from safegen.ledger.proof import TILE_LEVELS
 from safegen.ledger.rows import (
     EntryRow,
@@ -95,6 +96,7 @@ class _Audit:
         self._key = self._choose_key(public_key, origin)
         self._outside = self._read_outside(outside)
         self._facts = FactsCheck(connection, self._add)
+        self._personal = PersonalCheck(connection, self._add)
         self._sound = 0  # the entries before this one are as they were signed, but for those that are named
         self._open: list[bytes | _Looked] = []  # the entries after the last checkpoint; leaf hashes where all is well
         self._open_first = 0
@@ -118,8 +120,10 @@ class _Audit:
         self._check_head(expected)
         for size in sorted(self._outside):
             self._add(None, "outside", f"a checkpoint kept outside covers {size} entries; the ledger has {expected}")
-        for fault in triggers.faults(self._connection) + views.faults(self._connection):
-            self._add(None, "schema", fault)
+        self._personal.finish()
+        for part in (schema_check, triggers, views):
+            for fault in part.faults(self._connection):
+                self._add(None, "schema", fault)
         if self._problems or not self._facts.adds_up():
             self._check_facts()
         if not self._problems:  # they follow from entries that are all there and as they were
@@ -145,6 +149,7 @@ class _Audit:
         derived = None
         if body is not None and digest is not None and row.leaf_hash == digest.hex():
             one, derived = digest, _derived(row, body)
+            self._personal.take(index, row.kind, body)
         else:
             one = _Looked(row, digest, digest_or_none(row.leaf_hash), closer_look(row), column_faults(row))
             time = decode_leaf(row.leaf)["time"] if one.body is not None else time

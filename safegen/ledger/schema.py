@@ -53,7 +53,7 @@ def check(engine: Engine, *, create: bool) -> None:
     if revision is None:
         if not create:
             raise LedgerError("the database holds no ledger", remedy="check the URL, or generate something first")
-        _migrate(engine, "upgrade", "head")
+        migrate(engine)
     elif revision in REVISIONS:
         raise MigrationRequiredError(
             f"the ledger's schema is {revision}; this version of safegen needs {HEAD}",
@@ -93,6 +93,11 @@ def alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(files("safegen.migrations")).replace("%", "%%"))
     return config
+
+
+def migrate(engine: Engine) -> None:
+    """Bring an open database to this version's schema."""
+    _migrate(engine, "upgrade", "head")
 
 
 def _move(url: str, direction: str, revision: str, *, create: bool, busy_seconds: float) -> None:
