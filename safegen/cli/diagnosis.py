@@ -96,12 +96,16 @@ def _device(_home: Home) -> Check:
 
 def _model(_home: Home) -> Check:
     from safegen.generators import Card, model_facts, resolve
+    from safegen.generators.refs import read_json
 
     ref = resolve("tiny")
     card = Card.read(ref)
     call = card.call
     size = f"{call['width']}x{call['height']}, {call['num_frames']} frames at {card.fps:g} fps"
     facts: dict[str, Json] = {"name": "tiny", "folder": ref.source, "pipeline": ref.pipeline}
+    noted = read_json(ref.configs / "card.json")
+    if "vocabulary" in noted:  # what the model was taught to draw
+        facts["vocabulary"] = noted["vocabulary"]
     return Check("model", ok=True, summary=f"tiny: {size}, in {ref.source}", facts=facts | dict(model_facts(ref)))
 
 

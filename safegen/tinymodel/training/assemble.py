@@ -16,6 +16,7 @@ from safegen.tinymodel.training import text
 from safegen.tinymodel.training.parts import SHIFT, TEXT_TOKENS, make_dit
 from safegen.tinymodel.training.run import restore
 from safegen.tinymodel.training.vae import FRAMES, SIZE
+from safegen.tinymodel.training.world import KINDS
 
 # Imported where they are used: diffusers.
 
@@ -50,6 +51,7 @@ def assemble(out: Path, vae: Path, words: Path, dit: Path) -> Path:
         "license": "Apache-2.0",
         "fps": _FPS,
         "call": shape | _CALL | {"max_sequence_length": TEXT_TOKENS},
+        "vocabulary": {aspect: list(kinds) for aspect, kinds in KINDS.items()},
         "trained": {"dit_steps": kept["step"], "dit_processor_seconds": round(kept["seconds"])},
     }
     (out / "card.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")

@@ -40,7 +40,7 @@ _AVERAGE = 0.9985
 
 @dataclass(slots=True)
 class Learner:
-    """The denoiser, its running average and its optimisers. AdamW's state is not kept: few steps find it again."""
+    """The denoiser, its running average and its optimisers. Their state is not kept: few steps find it again."""
 
     model: Any
     parameters: list[torch.nn.Parameter]
@@ -109,13 +109,12 @@ def train_dit(out: Path, latents: Path, words: Path, seconds: float, *, stills_o
     if kept:
         restore(learner.parameters, kept["weights"])
         restore(learner.average, kept["average"])
-        restore(learner.muon.momenta(), kept["momenta"])
         run.spent, run.step = kept["seconds"], kept["step"]
     dice = random.Random(run.step)  # noqa: S311  # captions are drawn by lot, keys are not
     torch.manual_seed(run.step)
     stills, clips = Shards.empty(1), Shards.empty(7)
     recent: dict[str, list[float]] = {"stills": [], "clips": []}
-    looked = 0.0
+    looked, first = 0.0, run.step
     while run.seconds < seconds:
         if time.monotonic() - looked > 60:
             stills.refresh(latents, "stills")
@@ -132,7 +131,7 @@ def train_dit(out: Path, latents: Path, words: Path, seconds: float, *, stills_o
             learner.model, data.latents[pick].float(), data.cover[pick], text.encode(encoder, tokenizer, lines)
         )
         left = (seconds - run.seconds) / cool if cool else 1.0
-        learner.update(loss, _RATE * min(1, (run.step + 1) / _WARMUP, max(left, 0.01)), run.step)
+        learner.update(loss, _RATE * min(1, (run.step - first + 1) / _WARMUP, max(left, 0.01)), run.step)
         run.step += 1
         recent["clips" if moving else "stills"].append(loss.item())
         if run.step % 50 == 0:
@@ -149,7 +148,6 @@ def _keep(run: Run, learner: Learner) -> None:
     state = {
         "weights": halved(learner.parameters),
         "average": [a.half() for a in learner.average],
-        "momenta": halved(learner.muon.momenta()),
         "seconds": run.seconds,
         "step": run.step,
     }
