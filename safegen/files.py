@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from safegen.errors import InputError, MediaError
+
+# Imported where they are used: filelock. The command line loads this module at every start.
 
 
 def fsync_folder(folder: Path) -> None:
@@ -158,6 +158,8 @@ _SCRATCH = re.compile(r"(\..+\.[0-9a-f]{8})\.(?:encoded|signed)\.[a-z0-9]+")
 
 def _remove_abandoned(folder: Path) -> None:
     """Delete scratch files in ``folder`` whose run is over; those that cannot be deleted stay."""
+    from filelock import FileLock, Timeout
+
     runs: dict[str, list[Path]] = {}
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
@@ -173,6 +175,8 @@ def _remove_abandoned(folder: Path) -> None:
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
     """Hold a lock file while the block runs, and delete it at the end."""
+    from filelock import FileLock, Timeout
+
     try:
         lock = FileLock(path, timeout=0)
         lock.acquire()

@@ -11,7 +11,6 @@ import typer
 from safegen.cli.shell import Bars, command, print_json
 from safegen.errors import EXIT_COULD_NOT_RUN, EXIT_DONE, EXIT_NOT_VERIFIED
 from safegen.types import Basis, Json, Status, Verdict, VerdictKind
-from safegen.verification.credential_judging import keeps_inside
 
 if TYPE_CHECKING:
     from safegen.provenance.conformance import Check
@@ -114,6 +113,8 @@ def _meaning(verdict: Verdict) -> str:
     """The verdict in words; a recovered file's depend on where the original credential is."""
     if verdict.verdict is not VerdictKind.RECOVERED:
         return MEANING[verdict.verdict]
+    from safegen.verification.credential_judging import keeps_inside
+
     metadata, ledger = (next(f for f in verdict.findings if f.basis is b) for b in (Basis.METADATA, Basis.LEDGER))
     if "restored" in ledger.evidence:
         return "the credential was given back to a file that had lost it; mark and ledger name the clip"

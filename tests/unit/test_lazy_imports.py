@@ -21,6 +21,7 @@ SLOW = {
 EXTRAS = {"httpx", "starlette", "uvicorn", "psycopg", "fsspec", "pyarrow"}
 SYSTEMS = {"fcntl", "msvcrt", "resource"}  # not there on every system
 REASON = "# Imported where they are used: "
+GROUND_FLOORS = {"files", "errors", "settings", "types", "version"}
 START = ("safegen", "safegen.__main__", "safegen.cli.app")
 
 
@@ -84,7 +85,9 @@ def waits_for_its_command(module: str) -> bool:
 
 
 def test_the_command_line_starts_with_little() -> None:
-    assert at_start() & (SLOW | EXTRAS | {"numpy", "cryptography"}) == set()
+    assert at_start() & (SLOW | EXTRAS | {"numpy", "cryptography", "cbor2", "filelock"}) == set()
+    rooms = {".".join(name.split(".")[:2]) for name in at_start() if name in FILES}
+    assert rooms - {"safegen", "safegen.__main__", "safegen.cli"} <= {f"safegen.{name}" for name in GROUND_FLOORS}
 
 
 @pytest.mark.parametrize("module", sorted(FILES))
