@@ -1,7 +1,7 @@
 """Finding a clip of this home by what it looks like, where no mark names it.
 
-Two measures must agree: the video hash (``safegen.media.video_hash``, which the index is made of) and the content
-fingerprint that marks are checked against (``safegen.watermark.fingerprint``). Whatever they say, likeness is no
+Two measures must agree: the video hash (``safegen.media.video_hash``, which the index is made of) and the kept pictures
+that marks are checked against (``safegen.watermark.fingerprint``). Whatever they say, likeness is no
 origin: anyone can film a clip anew, and two clips of one prompt may look the same. docs/likeness.md has the rates.
 """
 
@@ -15,7 +15,9 @@ import numpy as np
 
 from safegen.errors import SafegenError
 from safegen.ledger.likeness_index import BANDS, INDEXED, POSITIONS, WIDTH, keys_of
+from safegen.provenance.kept_manifests import kept_pictures
 from safegen.provenance.manifest import SoftBinding
+from safegen.settings import Home
 from safegen.types import LOOKS_ALG, Clip, ContentId, Json
 
 if TYPE_CHECKING:
@@ -69,8 +71,8 @@ def binding_of_look(kept: Json) -> SoftBinding | None:
     return SoftBinding(LOOKS_ALG, b"".join(few.windows).hex(), "safegen video hash")
 
 
-def find_by_pictures(clip: Clip, ledger: Ledger) -> tuple[Likeness, ...]:
-    """The clips of ``ledger`` that ``clip`` looks like, or its mirror image does; nearest first."""
+def find_by_pictures(clip: Clip, ledger: Ledger, home: Home) -> tuple[Likeness, ...]:
+    """The clips of ``home``'s ``ledger`` that ``clip`` looks like, or its mirror image does; nearest first."""
     from safegen.media.video_hash import Look
 
     look = Look.at(clip.frames, clip.fps)
@@ -79,7 +81,7 @@ def find_by_pictures(clip: Clip, ledger: Ledger) -> tuple[Likeness, ...]:
     found: dict[int, Likeness] = {}
     for seen, frames in ((look, clip.frames), (look.mirrored(), clip.frames[:, :, ::-1])):
         for likeness, entry in near(seen, ledger):
-            if entry.index not in found and _same_pictures(entry, frames):
+            if entry.index not in found and _same_pictures(entry, frames, clip.fps, home):
                 found[entry.index] = likeness
     return tuple(sorted(found.values(), key=lambda each: (each.distance, each.entry)))
 
@@ -129,13 +131,13 @@ def _compared(entry: Entry, look: Look | VideoHash) -> Likeness | None:
     return Likeness(entry.index, entry.content_id, manifest_id, distance) if distance <= LIMIT else None
 
 
-def _same_pictures(entry: Entry, frames: NDArray[np.uint8]) -> bool:
-    """Whether the content fingerprint says so too; without one there is nobody to ask."""
-    from safegen.watermark.fingerprint.fingerprint import Fingerprint, compare
+def _same_pictures(entry: Entry, frames: NDArray[np.uint8], fps: float, home: Home) -> bool:
+    """Whether the kept pictures say so too; without them there is nobody to ask."""
+    from safegen.watermark.fingerprint.comparing import compare
+    from safegen.watermark.fingerprint.shown import watch
 
-    mark = entry.body.get("mark")
-    kept = mark.get("fingerprint") if isinstance(mark, Mapping) else None
     try:
-        return compare(Fingerprint.from_hex(str(kept)), frames).same is True
+        kept, _ = kept_pictures(home, entry.content_id, entry.body.get("mark"))
+        return kept is not None and compare(kept, watch(frames, fps)).same is True
     except SafegenError:
         return False

@@ -57,7 +57,7 @@ class Home:
 
     @property
     def manifests(self) -> Path:
-        """Folder of C2PA manifest stores, one ``<content id>.c2pa`` each."""
+        """Folder of C2PA manifest stores, one ``<content id>.c2pa`` each, and of the clips' kept pictures."""
         return self.root / "manifests"
 
     @property

@@ -52,12 +52,13 @@ Progress: TypeAlias = Callable[[int, int], None]
 class MarkStatus(StrEnum):
     """What extraction found: our payload; a mark by this key whose payload is damaged; nothing.
 
-    COPIED is no extractor's answer: it is what a payload amounts to once the pictures prove not to be its clip's
-    (fingerprint.py).
+    COPIED and UNCOMPARED are no extractor's answers: they are what a payload amounts to once the pictures prove not to
+    be its clip's, or cannot be compared with them (``watermark.fingerprint``).
     """
 
     VERIFIED = "verified"
     COPIED = "copied"
+    UNCOMPARED = "uncompared"
     PRESENT = "present"
     NONE = "none"
 

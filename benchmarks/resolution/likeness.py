@@ -4,7 +4,7 @@
 
 Takes the marked clips that ``benchmarks.watermark.run`` has made (uint8 [T, H, W, 3] in .npy), records the looks of all
 in one ledger, as generation does, and looks the first ones up again after edits: ``find_by_pictures``, so index, hashes
-and content fingerprints. Every entry but the clip's own is a chance to be wrong.
+and kept pictures. Every entry but the clip's own is a chance to be wrong.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ from safegen.ledger import Event, Ledger
 from safegen.likeness import LIMIT, find_by_pictures, recorded_look
 from safegen.media import encode_video, read_clip
 from safegen.media.video_hash import Look, VideoHash
-from safegen.types import Clip
-from safegen.watermark.fingerprint.fingerprint import fingerprint
+from safegen.provenance.kept_manifests import store_pictures
+from safegen.settings import Home
+from safegen.types import Clip, ContentId
+from safegen.watermark.fingerprint.kept_pictures import KeptPictures
+from safegen.watermark.fingerprint.shown import watch
 
 RESULTS = Path(__file__).parent / "results"
 FPS = 16
@@ -94,10 +97,12 @@ EDITS: dict[str, Callable[[Clip, Path], Clip]] = {
 }
 
 
-def record(ledger: Ledger, clips: list[Clip]) -> None:
+def record(ledger: Ledger, home: Home, clips: list[Clip]) -> None:
     for number, clip in enumerate(clips):
         look = recorded_look(clip.frames, clip.fps)
-        mark = {"scheme": "latent-residual", "fingerprint": fingerprint(clip.frames).hex(), "video_hash": look}
+        pictures = KeptPictures.of(watch(clip.frames, clip.fps)).to_bytes()
+        kept = store_pictures(home, ContentId(f"{number:016x}"), pictures)
+        mark = {"scheme": "latent-residual", "pictures": kept, "video_hash": look}
         ledger.append(Event("generated", f"{number:016x}", {"mark": mark, "manifest_id": f"urn:c2pa:{number}"}))
 
 
@@ -149,17 +154,17 @@ def main() -> None:
             encode_video(np.load(path), FPS, folder / "clip.mp4")
             clips.append(read_clip(folder / "clip.mp4"))
         with Ledger.open(f"sqlite:///{folder / 'ledger.db'}", key=Ed25519PrivateKey.generate()) as ledger:
-            record(ledger, clips)
+            record(ledger, Home(folder), clips)
             itself = another = 0
             for number, clip in enumerate(clips):
-                entries = [each.entry for each in find_by_pictures(clip, ledger)]
+                entries = [each.entry for each in find_by_pictures(clip, ledger, Home(folder))]
                 itself += number in entries
                 another += len(set(entries) - {number})
             edits = {}
             for kind, edit in EDITS.items():
                 counts = [0, 0, 0]
                 for number, clip in enumerate(clips[: chosen.edited]):
-                    entries = [each.entry for each in find_by_pictures(edit(clip, folder), ledger)]
+                    entries = [each.entry for each in find_by_pictures(edit(clip, folder), ledger, Home(folder))]
                     counts[0] += entries == [number]
                     counts[1] += not entries
                     counts[2] += bool(set(entries) - {number})

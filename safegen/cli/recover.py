@@ -25,13 +25,16 @@ def run(*, file: Path, output: Path, sidecar: bool, force: bool, as_json: bool) 
             print_json(done.to_json())
         else:
             _print_for_people(file, done)
-        codes = {Outcome.RESTORED: EXIT_DONE, Outcome.UNDECIDED: EXIT_COULD_NOT_RUN}
+        open_ = dict.fromkeys((Outcome.UNPROVEN, Outcome.UNDECIDED), EXIT_COULD_NOT_RUN)
+        codes = {Outcome.RESTORED: EXIT_DONE, **open_}
         raise typer.Exit(codes.get(done.outcome, EXIT_NOT_VERIFIED))
 
 
 def _print_for_people(file: Path, done: Recovery) -> None:
     if done.output is None:
         typer.echo(f"{done.outcome.replace('_', ' ').upper()}  {file}: {done.summary}")
+        if done.sidecar is not None:
+            typer.echo(f"Wrote {done.sidecar}: the manifest kept for that clip, to look at. Nothing was signed.")
         return
     typer.echo(f"Wrote {done.output}" + ("" if done.sidecar is None else f" and {done.sidecar}"))
     typer.echo(f"  content id    {done.content_id}")

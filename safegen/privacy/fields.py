@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from safegen.errors import InputError
 from safegen.keys import KeyStore
-from safegen.provenance.kept_manifests import discard_manifest
+from safegen.provenance.kept_manifests import discard_kept
 from safegen.types import ContentId, Json
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def export_subject(home: Home, subject: str) -> dict[str, Json]:
 def erase(home: Home, subject: str, *, ground: str, manifests: bool = False) -> Erased:
     """Destroy all that can be read about a subject, record it, and end erasures that had broken off.
 
-    ``manifests``: the kept manifests of the clips that it was about go too; `safegen recover` then finds them no more.
+    ``manifests``: the kept manifests and pictures of the clips that it was about go too; `safegen recover` then finds
+    them no more, and their marks on other pictures are no longer told.
     ``Erased.entry`` is None where nothing was held. Raises KeyStoreError where the wrapping key is missing or another,
     LedgerBusyError where a reader keeps old pages alive; then the key is destroyed, and erasing again records it.
     """
@@ -162,7 +163,7 @@ def complete(home: Home, ledger: Ledger, erasure: Erasure) -> int:
 
     scrub(ledger, erasure)
     for content_id in erasure.manifests:
-        discard_manifest(home, ContentId(content_id))
+        discard_kept(home, ContentId(content_id))
     return finish(ledger, erasure)
 
 

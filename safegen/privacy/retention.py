@@ -1,4 +1,6 @@
-"""How long personal fields and kept manifests live: ``retention.yaml`` in the home, and erasing what is due."""
+"""How long personal fields, kept manifests and kept pictures live: ``retention.yaml`` in the home, and erasing what is
+due.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import yaml
 
 from safegen.errors import ConfigError, LedgerError
 from safegen.privacy.fields import FIELDS, complete, opened, resume
+from safegen.provenance.kept_manifests import MANIFEST, PICTURES
 from safegen.types import Json
 
 if TYPE_CHECKING:
@@ -38,7 +41,8 @@ _MOST_MANIFESTS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long each kind of personal data lives (keys of ``safegen.privacy.fields.FIELDS``), and kept manifests.
+    """How long each kind of personal data lives (keys of ``safegen.privacy.fields.FIELDS``), and kept manifests with
+    their clips' kept pictures.
 
     What is not named is kept until its subject is erased; so are manifests where it is None.
     """
@@ -120,15 +124,19 @@ def retain(home: Home, retention: Retention, *, now: dt.datetime | None = None, 
 
 
 def _old_manifests(home: Home, ledger: Ledger, retention: Retention, now: dt.datetime) -> list[str]:
-    """Content ids whose manifest is kept for longer than it may be, oldest first; as many as one entry answers for."""
+    """Content ids whose manifest or pictures are kept for longer than they may be, oldest first; as many as one entry
+    answers for.
+    """
     if retention.manifests is None or not home.manifests.is_dir():
         return []
     cutoff = now - retention.manifests
-    found = []
-    for path in home.manifests.glob("*.c2pa"):
-        if re.fullmatch(r"[0-9a-f]{16}", path.stem) and (made := _made(path, ledger)) < cutoff:
-            found.append((made, path.stem))
-    return [name for _, name in sorted(found)[:_MOST_MANIFESTS]]
+    found: dict[str, dt.datetime] = {}
+    for path in sorted(home.manifests.iterdir()):  # either may be there alone: a run was killed between the two
+        if path.suffix in (MANIFEST, PICTURES) and re.fullmatch(r"[0-9a-f]{16}", path.stem):
+            made = found.get(path.stem) or _made(path, ledger)
+            found[path.stem] = made
+    due = sorted((made, name) for name, made in found.items() if made < cutoff)
+    return [name for _, name in due[:_MOST_MANIFESTS]]
 
 
 def _made(path: Path, ledger: Ledger) -> dt.datetime:

@@ -29,7 +29,7 @@ from safegen.provenance.manifest import KeptManifest, Manifest
 from safegen.provenance.read import read_credential
 from safegen.provenance.signer_sources import store_signer
 from safegen.provenance.signing_identity import Seal, Sealing, use_seal
-from safegen.types import LOOKS_ALG, ContentId
+from safegen.types import ContentId
 
 MODE: Final = "recovered"
 """``mode`` of the generation assertion, where a generated clip has text-to-video and the like."""
@@ -39,12 +39,14 @@ MODE: Final = "recovered"
 class Restoration:
     """What the new manifest says: the clip whose mark was read, and when (an aware datetime).
 
-    ``algorithms`` are those of the marks, or of the fingerprint, by which the kept manifest was found.
+    ``algorithms`` are those of the marks by which the kept manifest was found, and ``evidence`` says what was found
+    over which frames.
     """
 
     content_id: ContentId
     algorithms: tuple[str, ...]
     when: dt.datetime
+    evidence: str = ""
     ingredients: tuple[KeptManifest, ...] = ()
     media_format: str = ""
 
@@ -61,8 +63,9 @@ class Restoration:
     def manifest(self) -> Manifest:
         """Return the manifest."""
         parents = tuple(i.instance_id for i in self.ingredients)
-        means = "the likeness of its pictures" if LOOKS_ALG in self.algorithms else "its invisible watermark"
-        description = f"Credential recovered for the file by {means}"
+        description = "Credential recovered for the file by its invisible watermark"
+        if self.evidence:
+            description += f", {self.evidence}"
         opened = ManifestAction(ActionName.OPENED, description, SAFEGEN, self.when, "", parents)
         since = "What happened to the file since the recovered credential was signed is not known"
         unknown = ManifestAction(ActionName.UNKNOWN, since, source_type=PERHAPS_AI)

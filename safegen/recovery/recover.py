@@ -4,12 +4,13 @@
 
     done = recover(Path("stripped.mp4"), Path("restored.mp4"))
 
-A platform that strips metadata strips the C2PA manifest and leaves the mark. The mark names the clip, the ledger has
-its fingerprint and the hash of its manifest, and this home has kept the manifest itself. Where the mark is gone too,
-the ledger is searched for clips that look like the file (``safegen.likeness``). What is written is an honest claim
-about a new asset (``safegen.provenance.restoring``), never the claim that these bytes are the ones that were signed; it
-is recorded in the ledger, and ``safegen verify`` answers ``recovered`` for it, or ``inconclusive`` where likeness alone
-led to it. See docs/recovery.md.
+A platform that strips metadata strips the C2PA manifest and leaves the mark. The mark names the clip, and this home has
+kept the clip's manifest and its pictures, whose hashes the ledger holds. Signed is only what mark, ledger and pictures
+agree on over the whole file: an honest claim about a new asset (``safegen.provenance.restoring``), never the claim that
+these bytes are the ones that were signed first. It is recorded in the ledger, and ``safegen verify`` answers
+``recovered`` for it. What is less than that (the pictures could not be compared, or only part of the file is the
+clip's, or it merely looks like one, ``safegen.likeness``) gets the kept manifest beside it, for people to look at, and
+no signature. See docs/recovery.md.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import datetime as dt
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safegen.errors import InputError, LedgerDamagedError, LedgerError
 from safegen.files import Target
@@ -46,7 +47,10 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """How a look-up ended. From ``no_mark`` to ``damaged`` there is nothing to give."""
+    """How a look-up ended. From ``no_mark`` to ``damaged`` there is nothing to give.
+
+    ``unproven``: a manifest is kept that may be this file's; nothing is signed for it.
+    """
 
     FOUND = "found"
     RESTORED = "restored"
@@ -55,16 +59,18 @@ class Outcome(StrEnum):
     UNRECORDED = "unrecorded"
     NOT_KEPT = "not_kept"
     DAMAGED = "damaged"
+    UNPROVEN = "unproven"
     UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a file leads to. The manifest store (JUMBF bytes), its URN and ``alg`` are there if it was found.
+    """What a file leads to. The manifest store (JUMBF bytes), its URN and ``alg`` are there if it was found, or
+    unproven.
 
-    ``compared`` is whether the pictures were compared with the clip's fingerprint, and ``similarity`` how well they
-    agree, 0 to 100: found without it means that the mark alone names the clip. ``alike`` are the clips that the file
-    looks like, looked for where no mark names one: found with it means that likeness alone names the clip.
+    ``pictures`` is how the comparison with the clip's kept pictures ended, as the verdict's evidence says it; found
+    means that they are the same where the mark is, and ``whole`` that they are the whole file. ``similarity``: how well
+    they agree, 0 to 100. ``alike`` are the clips that the file looks like, looked for where no mark names one.
     """
 
     outcome: Outcome
@@ -75,16 +81,22 @@ class Found:
     alg: str = ""
     manifest: bytes = b""
     manifest_id: str = ""
-    compared: bool = False
+    pictures: Mapping[str, Json] = field(default_factory=dict)
     similarity: int | None = None
     alike: tuple[Likeness, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether mark, ledger and pictures agree over the whole file."""
+        return self.outcome is Outcome.FOUND and self.pictures.get("whole") is True
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What ``recover`` did. All from ``output`` on is set where something was written; ``recovered`` is what was kept.
+    """What ``recover`` did. All from ``output`` on is set where a file was restored; ``recovered`` is what was kept.
 
-    ``alg`` is that of the mark or of the looks by which it was found.
+    ``alg`` is that of the mark, or of the looks, by which it was found. Where it is unproven, ``sidecar`` is the kept
+    manifest to look at.
     """
 
     outcome: Outcome
@@ -115,9 +127,9 @@ class Recovery:
 def find(path: Path, *, home: Home | None = None, progress: Progress | None = None) -> Found:
     """Look up the manifest kept for the clip that ``path``'s mark names. Writes nothing, touches no network.
 
-    Where no mark names one, it is that of the clip that ``path`` looks like, if there is one and no second. A copied
-    mark, a mark of nobody's and an entry that does not hold are outcomes. Raises InputError if there is no file that
-    can be decoded.
+    Where no mark names one, it is that of the clip that ``path`` looks like, if there is one and no second: unproven. A
+    copied mark, a mark of nobody's and an entry that does not hold are outcomes. Raises InputError if there is no file
+    that can be decoded.
     """
     home = home or Home.default()
     verdict = verify(path, home=home, progress=progress)
@@ -129,6 +141,10 @@ def find(path: Path, *, home: Home | None = None, progress: Progress | None = No
 
     if mark.status is Status.FAIL:
         return ended(Outcome.COPIED, mark.summary)
+    if named is not None and mark.evidence.get("status") == "uncompared":
+        found = _recorded(ended(Outcome.FOUND, ""), ledger, verdict.entry)
+        found = _by_mark(found, mark, home) if found.outcome is Outcome.FOUND else found
+        return replace(found, outcome=Outcome.UNPROVEN, summary=mark.summary) if found.manifest else found
     if mark.status is Status.ABSENT:
         return _by_looks(path, home, ended(Outcome.NO_MARK, mark.summary))
     if mark.status is Status.INCONCLUSIVE:
@@ -153,7 +169,8 @@ def recover(
     """Give the stripped file ``path`` its credential back, as ``output``: signed by this home and recorded.
 
     With ``sidecar`` the manifest goes into ``<output's name>.c2pa`` and ``output`` is an exact copy of ``path`` (or
-    ``path`` itself, which then is left alone). What cannot be given back is an outcome; then nothing is written. Raises
+    ``path`` itself, which then is left alone). What cannot be given back is an outcome; then nothing is written, but
+    for what is unproven the kept manifest, as ``<output's name>.kept.c2pa``. Raises
     InputError if ``path`` cannot be decoded or carries a credential of its own, or ``output`` cannot be written;
     KeyStoreError, ProvenanceError or LedgerError if signing or recording fails, and leaves nothing.
     """
@@ -171,13 +188,26 @@ def recover(
         raise InputError(
             f"{path} carries a credential of its own, which recovery would hide: {credential.summary}", remedy=remedy
         )
-    if found.outcome is Outcome.FOUND and not found.compared:
-        # The mark could be a copied one. What would have told could not be done, so nothing is signed.
-        why = "The mark names a clip, but its pictures could not be compared with this file's."
-        found = replace(found, outcome=Outcome.UNDECIDED, summary=why)
+    if found.outcome is Outcome.FOUND and not found.whole:
+        why = f"The mark names clip {found.content_id}, but only part of what the file shows is that clip's."
+        found = replace(found, outcome=Outcome.UNPROVEN, summary=why)
+    if found.outcome is Outcome.UNPROVEN:
+        return _beside(found, output, force=force)
     if found.outcome is not Outcome.FOUND:
         return Recovery(found.outcome, found.summary, found.content_id)
     return _restore(path, found, target, beside, home)
+
+
+def _beside(found: Found, output: Path, *, force: bool) -> Recovery:
+    """Write the kept manifest beside the output: not where readers look for a file's credential, for it is none."""
+    sidecar = Target.check(output.with_name(f"{output.name}.kept.c2pa"), suffix=".c2pa", force=force)
+    with sidecar.scratch() as scratch:
+        scratch.signed.write_bytes(found.manifest)
+        sidecar.place(scratch.signed)
+    return Recovery(
+        Outcome.UNPROVEN, found.summary, found.content_id, sidecar=sidecar.path, recovered=found.manifest_id,
+        alg=found.alg,
+    )  # fmt: skip
 
 
 def _finding(verdict: Verdict, basis: Basis) -> Finding:
@@ -202,13 +232,14 @@ def _by_mark(found: Found, mark: Finding, home: Home) -> Found:
     if found.outcome is not Outcome.FOUND:
         return found
     pictures = mark.evidence.get("pictures")
-    same = pictures if isinstance(pictures, Mapping) and pictures.get("same") is True else None
+    compared = pictures if isinstance(pictures, Mapping) else {}
+    left = compared.get("unexplained")
     return replace(
         found,
         summary=f"The mark names clip {found.content_id} of ledger entry {found.entry}, whose manifest is kept.",
         alg=soft_binding_alg(str(mark.evidence.get("scheme"))),
-        compared=same is not None,
-        similarity=None if same is None else _similarity(same),
+        pictures=compared,
+        similarity=round(100 * (1 - left)) if isinstance(left, int | float) else None,
     )
 
 
@@ -221,7 +252,7 @@ def _by_looks(path: Path, home: Home, unmarked: Found) -> Found:
         return unmarked  # it has made nothing
     try:
         with Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
-            alike = find_by_pictures(read_clip(path, max_frames=MARK_FRAMES, tolerant=True), ledger)
+            alike = find_by_pictures(read_clip(path, max_frames=MARK_FRAMES, tolerant=True), ledger, home)
     except LedgerDamagedError as error:
         return replace(unmarked, outcome=Outcome.DAMAGED, summary=f"The ledger contradicts itself: {error}.")
     except LedgerError as error:
@@ -245,7 +276,7 @@ def _by_looks(path: Path, home: Home, unmarked: Found) -> Found:
         f"No mark names a clip, but the pictures look like those of clip {only.content_id} of ledger entry {entry},"
         " whose manifest is kept. That is likeness, and no proof of origin."
     )
-    return replace(found, summary=summary, alg=LOOKS_ALG, compared=True, similarity=only.similarity)
+    return replace(found, outcome=Outcome.UNPROVEN, summary=summary, alg=LOOKS_ALG, similarity=only.similarity)
 
 
 def _kept(found: Found, home: Home) -> Found:
@@ -271,12 +302,6 @@ def _manifest_id(entry: Entry) -> str:
     return named
 
 
-def _similarity(pictures: Mapping[str, Json]) -> int:
-    """The share of the clip's contrast that the file's pictures explain, in percent."""
-    shares = [share for name in ("luma", "chroma") if isinstance(share := pictures.get(name), int | float)]
-    return max(0, min(100, round(100 * (1 - max(shares, default=1.0)))))
-
-
 def _targets(path: Path, output: Path, *, sidecar: bool, force: bool) -> tuple[Target | None, Target | None]:
     """Where the file and the sidecar go, checked; None for what is not written."""
     if output.suffix.lower() != path.suffix.lower():
@@ -292,6 +317,17 @@ def _targets(path: Path, output: Path, *, sidecar: bool, force: bool) -> tuple[T
     return target, beside
 
 
+def _words(pictures: Mapping[str, Json]) -> str:
+    """What was found, and over which frames, as the new manifest says it."""
+    spans: Any = pictures["spans"]
+    time, area, left = (f"{100 * float(str(pictures[name])):.0f} %" for name in ("time", "area", "unexplained"))
+    return (
+        f"found in frames {spans[0]['first']} to {spans[-1]['last']} ({spans[0]['start']} to {spans[-1]['end']} s); the"
+        f" pictures kept of that clip explain {time} of the file's time and {area} of its area, and leave {left} of"
+        " their own area unexplained"
+    )
+
+
 def _restore(path: Path, found: Found, target: Target | None, beside: Target | None, home: Home) -> Recovery:
     from safegen.ledger import EventKind, Ledger
 
@@ -299,7 +335,7 @@ def _restore(path: Path, found: Found, target: Target | None, beside: Target | N
     keys = KeyStore.load(home)
     seal = Seal.of(home, keys)
     anchors = Trust.of(home, (keys, *KeyStore.retired(home))).own_anchors_pem
-    what = Restoration(found.content_id, (found.alg,), dt.datetime.now(dt.UTC))
+    what = Restoration(found.content_id, (found.alg,), dt.datetime.now(dt.UTC), _words(found.pictures))
     final = path if target is None else target.path
     # Named so that the sidecar is found beside the scratch copy, as it will be beside the finished file.
     scratch = final if target is None else final.with_name(f".{final.stem}.{secrets.token_hex(4)}{final.suffix}")
@@ -315,6 +351,7 @@ def _restore(path: Path, found: Found, target: Target | None, beside: Target | N
                 "recovered_manifest_id": found.manifest_id,
                 "recovered_entry": found.entry,
                 "alg": found.alg,
+                "pictures": {k: v for k, v in found.pictures.items() if k != "spans"},
                 "sidecar": beside is not None,
             }
 

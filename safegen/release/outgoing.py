@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safegen.errors import WatermarkError
 from safegen.files import Scratch, Target
 from safegen.likeness import recorded_look
-from safegen.media import encode_png, encode_video, read_clip
+from safegen.media import decode, encode_png, encode_video, read_clip
 from safegen.release.labelling import Labelling
 from safegen.release.marking import Marking, comfortable
 from safegen.release.recording import Append, record_and_place
@@ -71,6 +71,7 @@ class Outgoing:
         self._has_inputs = has_inputs
         self._watch = watch
         self._overlay: Overlay | None = None
+        self._pictures = b""
 
     @property
     def visible_labels(self) -> tuple[str, ...]:
@@ -103,9 +104,8 @@ class Outgoing:
             self._watch.milliseconds["mark"] = 1000 * marking.seconds
             ours = found.payload is not None and found.payload.content_id == self._content_id
             if ours and (comfortable(found, marking.headroom) or strength >= marking.strengths[-1]):
-                look: dict[str, Json] = {
-                    "fingerprint": _fingerprint(encoded), "video_hash": recorded_look(encoded, self._fps)
-                }  # fmt: skip
+                self._pictures, sha256 = self._look()
+                look: dict[str, Json] = {"pictures": sha256, "video_hash": recorded_look(encoded, self._fps)}
                 return Marked(found.to_json() | {"strength": strength, **look}, frames)
         raise WatermarkError(
             "The mark could not be read back from the encoded clip, so the clip was not released.",
@@ -123,7 +123,9 @@ class Outgoing:
     def release(
         self, signed: SignedAsset, append: Append, kind: str, body: Mapping[str, Json], **columns: Any
     ) -> Receipt:
-        """Keep the manifest, record the file, and only then let it take its name; raises as ``record_and_place``."""
+        """Keep manifest and pictures, record the file, and only then let it take its name; raises as
+        ``record_and_place``.
+        """
         with self._watch.stage("record"):
             return record_and_place(
                 signed,
@@ -132,6 +134,7 @@ class Outgoing:
                 kind,
                 {**body, **self._labels()},
                 keep=(self._home, self._content_id),
+                pictures=self._pictures,
                 **columns,
             )
 
@@ -150,6 +153,19 @@ class Outgoing:
     def _read_encoded(self) -> NDArray[np.uint8]:
         return read_clip(self._scratch.encoded, max_frames=MARK_FRAMES).frames
 
+    def _look(self) -> tuple[bytes, str | None]:
+        """What is kept of the encoded pictures, all of them, and its hash; nothing where they are too long and
+        narrow.
+        """
+        from safegen.watermark.fingerprint.kept_pictures import KeptPictures, sha256
+        from safegen.watermark.fingerprint.shown import watch
+
+        try:
+            kept = KeptPictures.of(watch(decode(self._scratch.encoded), self._fps)).to_bytes()
+        except WatermarkError:
+            return b"", None
+        return kept, sha256(kept)
+
     def _labels(self) -> dict[str, Json]:
         """What the entry says about labels; nothing where there are none."""
         record = self._labelling.record
@@ -157,13 +173,3 @@ class Outgoing:
         if self._overlay is not None:
             said["labels"] = [label.to_json() for label in self._overlay.labels]
         return said
-
-
-def _fingerprint(frames: NDArray[np.uint8]) -> str | None:
-    """What the ledger keeps of the pictures, None where they are too long and narrow for it."""
-    from safegen.watermark.fingerprint.fingerprint import fingerprint
-
-    try:
-        return fingerprint(frames).hex()
-    except WatermarkError:
-        return None

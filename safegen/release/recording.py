@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from safegen.errors import SafegenError
 from safegen.files import uninterrupted
-from safegen.provenance.kept_manifests import discard_manifest, store_manifest
+from safegen.provenance.kept_manifests import discard_kept, store_manifest, store_pictures
 from safegen.settings import Home
 from safegen.types import ContentId, Json
 
@@ -46,17 +46,20 @@ def record_and_place(
     body: Mapping[str, Json],
     *,
     keep: tuple[Home, ContentId] | None = None,
+    pictures: bytes = b"",
     **columns: Any,
 ) -> Receipt:
     """Append the entry of a signed file, then ``place`` the file; no signal comes between the two.
 
-    ``keep`` names the home that keeps the manifest, and the content id under which it does. Where placing fails the
-    entry stands, as all entries do; a second one says that its file never came to be. Raises what keeping, appending
-    or placing raises; where nothing is recorded, no manifest is kept either.
+    ``keep`` names the home that keeps the manifest and ``pictures``, where there are any, and the content id under
+    which it does. Where placing fails the entry stands, as all entries do; a second one says that its file never came
+    to be. Raises what keeping, appending or placing raises; where nothing is recorded, nothing is kept either.
     """
     if keep is None:
         manifest_sha256 = hashlib.sha256(signed.manifest_bytes).hexdigest()
     else:
+        if pictures:
+            store_pictures(*keep, pictures)
         manifest_sha256 = store_manifest(*keep, signed.manifest_bytes)
     said: dict[str, Json] = {"manifest_id": signed.manifest_id, "signature": dict(signed.signature), **body}
     with uninterrupted():
@@ -64,7 +67,7 @@ def record_and_place(
             receipt = append(kind, said, asset_sha256=signed.sha256, manifest_sha256=manifest_sha256, **columns)
         except SafegenError:
             if keep is not None:
-                discard_manifest(*keep)
+                discard_kept(*keep)
             raise
         try:
             place()

@@ -28,14 +28,16 @@ class ReadMatch:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the look-up of a file ended, and the manifests it led to: one by a mark, or those of clips like it."""
+    """How the look-up of a file ended, and the manifests it led to: one by a mark, or those of clips like it where
+    those were asked for.
+    """
 
     outcome: Outcome
     matches: tuple[ReadMatch, ...] = ()
 
 
 async def read_asset(path: Path, home: Home, *, looks_alone: bool = False) -> Reading:
-    """Look up ``path`` by its mark, else (or only) by what it looks like.
+    """Look up ``path`` by its mark, or by what it looks like.
 
     Cancel it (``asyncio.timeout``) to end the worker and all that it started. Raises UnreadableMediaError if the file
     cannot be decoded, ResolutionError if the worker failed.

@@ -34,15 +34,13 @@ def _find(path: Path) -> tuple[str, list[Json]]:
     found = find(path)
     if found.outcome is Outcome.FOUND:
         return str(found.outcome), [[found.manifest_id, found.alg, found.similarity]]
-    if found.outcome is Outcome.UNDECIDED:  # several: whoever asks may look at them
-        return str(found.outcome), [[each.manifest_id, LOOKS_ALG, each.similarity] for each in found.alike]
-    return str(found.outcome), []
+    return str(found.outcome), []  # what is unproven is no answer; looks alone are one only where they are asked for
 
 
 def _looks(path: Path) -> tuple[str, list[Json]]:
     clip = read_clip(path, max_frames=MARK_FRAMES, tolerant=True)
     with Ledger.open(Home.default().ledger_url, create=False, read_only=True) as ledger:
-        alike = find_by_pictures(clip, ledger)
+        alike = find_by_pictures(clip, ledger, Home.default())
     outcome = Outcome.FOUND if alike else Outcome.NO_MARK
     return str(outcome), [[each.manifest_id, LOOKS_ALG, each.similarity] for each in alike]
 

@@ -159,10 +159,11 @@ class Service:
     async def by_content(
         self, receive: Callable[[BinaryIO], Awaitable[None]], *, suffix: str, alg: str, hint: tuple[str, str] | None
     ) -> Page:
-        """Have ``receive`` write an asset to a file, and look it up by its mark, else by what it looks like.
+        """Have ``receive`` write an asset to a file, and look it up by its mark, with its pictures compared.
 
-        ``alg``: only matches by this algorithm, if not empty. ``hint`` (algorithm, value) is looked up where neither
-        leads anywhere; not where a mark proved to be copied. TooSlowError after the settings' time.
+        ``alg``: only matches by this algorithm, if not empty; by what it looks like only where that is asked for.
+        ``hint`` (algorithm, value) is looked up where neither leads anywhere; not where a mark proved to be copied.
+        TooSlowError after the settings' time.
         """
         with self.slot(), _temporary(suffix) as (path, file):
             try:
@@ -178,7 +179,7 @@ class Service:
     async def _matches(self, found: Reading, alg: str, hint: tuple[str, str] | None) -> Page:
         if found.matches:
             return Page(tuple(Match(m.manifest_id, m.similarity) for m in found.matches if alg in ("", m.alg)))
-        if hint is not None and found.outcome in (Outcome.NO_MARK, Outcome.UNDECIDED):
+        if hint is not None and found.outcome in (Outcome.NO_MARK, Outcome.UNPROVEN, Outcome.UNDECIDED):
             return await asyncio.to_thread(self.by_binding, *hint, 1)
         return Page(())
 

@@ -9,8 +9,9 @@ out or could not run is a finding of its own and never counts as passed (ADR 000
 
  (1) the file is there and some of it can be decoded: else InputError, no verdict;
  (2) C2PA: a credential is there or not, intact or not, and signed by this home or by someone else;
- (3) mark: the blind extractors read the frames under this home's watermark keys; where they name a clip, what is to be
-     seen is compared with the fingerprint that the ledger holds of it, since a mark can be copied;
+ (3) mark: the blind extractors read the frames under this home's watermark keys; where they name a clip and no
+     credential of ours vouches for every byte, what is to be seen is compared with the pictures that are kept of that
+     clip, since a mark can be copied;
  (4) ledger: the entry that credential or mark names is intact, lies under the signed checkpoint and fits the file;
      where the credential is gone, the manifest kept for that entry is validated in its place;
  (5) passive detector: a hint for people, which no verdict rests on;
@@ -35,10 +36,10 @@ from safegen.provenance.kept_manifests import load_manifest
 from safegen.provenance.trust import Trust
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
-from safegen.verification.copy_check import check_pictures
 from safegen.verification.coverage import is_whole, note_what_else_is_shown
 from safegen.verification.credential_judging import Judged, judge_credential
 from safegen.verification.mark_reading import Mark, MarkReader, not_run
+from safegen.verification.picture_check import check_pictures
 
 if TYPE_CHECKING:
     from safegen.ledger import Entry, Ledger
@@ -103,7 +104,7 @@ class Verifier:
             readable.result()
         metadata = self._credential(first, keys, fragments)  # (2)
         clip = self._read(path)
-        mark = self._mark(path, clip, keys, key_problem)  # (3)
+        mark = self._mark(path, clip, keys, key_problem, metadata)  # (3)
         if mark.content_id is not None and not metadata.ours:
             mark = note_what_else_is_shown(mark, path)
         named = metadata.credential.content_id if metadata.ours and metadata.credential else None
@@ -147,12 +148,14 @@ class Verifier:
     def _read(self, path: Path) -> Clip | None:
         return read_clip(path, max_frames=MARK_FRAMES, tolerant=True) if self._neural else None
 
-    def _mark(self, path: Path, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str) -> Mark:
+    def _mark(
+        self, path: Path, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str, metadata: Judged
+    ) -> Mark:
         """Read the mark; where it names a clip, see whether that clip's pictures carry it."""
         mark = MarkReader(self._home, self._progress).read(path, clip, keys, key_problem)
-        if clip is None or mark.content_id is None:
+        if clip is None or mark.content_id is None or metadata.ours:
             return mark
-        return check_pictures(mark, path, clip, self._home)
+        return check_pictures(mark, path, clip.fps, self._home)
 
     # -- (4) ledger ----------------------------------------------------------------------------------------------------
 

@@ -122,13 +122,11 @@ def _fingerprint(scene: Scene, names: Names, _stack: ExitStack) -> None:
     from types import SimpleNamespace
 
     from safegen.media import read_clip
-    from safegen.watermark.fingerprint.fingerprint import fingerprint
 
     frames = read_clip(scene.folder / "clip.mp4").frames
     corners = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
     names |= {
-        "frames": frames, "suspect": frames, "height": frames.shape[1], "width": frames.shape[2],
-        "text": fingerprint(frames).hex(), "extraction": SimpleNamespace(evidence={"corners": corners}),
+        "frames": frames, "suspect": frames, "extraction": SimpleNamespace(evidence={"corners": corners})
     }  # fmt: skip
 
 
@@ -138,7 +136,8 @@ def _likeness(scene: Scene, names: Names, stack: ExitStack) -> None:
     from safegen.settings import Home
 
     shutil.copy(scene.folder / "clip.mp4", scene.folder / "unknown.mp4")
-    names["ledger"] = stack.enter_context(Ledger.open(Home(scene.home).ledger_url, create=False, read_only=True))
+    names["home"] = Home(scene.home)
+    names["ledger"] = stack.enter_context(Ledger.open(names["home"].ledger_url, create=False, read_only=True))
 
 
 @_for("docs/ledger.md")

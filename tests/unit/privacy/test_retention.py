@@ -125,18 +125,34 @@ def test_old_manifests_go_too_where_that_is_asked(sqlite_home: Home) -> None:
     home.manifests.mkdir()
     for n in (1, 2, 3):
         (home.manifests / f"{n:016x}.c2pa").write_bytes(b"manifest")
+        (home.manifests / f"{n:016x}.pictures").write_bytes(b"pictures")
     (home.manifests / "notes.c2pa").write_bytes(b"another's")
     old = (later(-100)).timestamp()
     for n in (1, 2):  # what the entry says counts before the file's own time
-        os.utime(home.manifests / f"{n:016x}.c2pa", (old, old))
+        for kept in home.manifests.glob(f"{n:016x}.*"):
+            os.utime(kept, (old, old))
     rules = Retention(manifests=50 * DAY)
     assert retain(home, rules, dry_run=True).manifests == 1
     done = retain(home, rules)
     assert (done.manifests, done.fields) == (1, {})
-    assert sorted(p.name for p in home.manifests.iterdir()) == [f"{1:016x}.c2pa", f"{3:016x}.c2pa", "notes.c2pa"]
+    assert sorted(p.name for p in home.manifests.iterdir()) == [
+        f"{1:016x}.c2pa", f"{1:016x}.pictures", f"{3:016x}.c2pa", f"{3:016x}.pictures", "notes.c2pa",
+    ]  # fmt: skip
     with opened(home) as (ledger, _):
         assert ledger.get(done.entry or 0).body["manifests"] == 1
     assert retain(home, Retention()).entry is None
+
+
+def test_pictures_whose_manifest_is_gone_go_too(sqlite_home: Home) -> None:
+    home = sqlite_home
+    with opened(home) as (ledger, _):
+        ledger.append(Event("generated", f"{1:016x}"))
+    home.manifests.mkdir()
+    (home.manifests / f"{2:016x}.pictures").write_bytes(b"pictures")
+    old = (later(-100)).timestamp()
+    os.utime(home.manifests / f"{2:016x}.pictures", (old, old))
+    assert retain(home, Retention(manifests=50 * DAY)).manifests == 1
+    assert list(home.manifests.iterdir()) == []
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------

@@ -15,11 +15,12 @@ from safegen.ledger import Event, Ledger, Receipt
 from safegen.likeness import binding_of_look, recorded_look
 from safegen.media import encode_video, read_clip
 from safegen.provenance.file_signing import SignedAsset, sign_file
-from safegen.provenance.kept_manifests import store_manifest
+from safegen.provenance.kept_manifests import store_manifest, store_pictures
 from safegen.provenance.manifest import GeneratorModel, ManifestSpec, MediaFormat, Mode, SoftBinding
 from safegen.settings import Home
 from safegen.types import ContentId, new_content_id, soft_binding_alg
-from safegen.watermark.fingerprint.fingerprint import fingerprint
+from safegen.watermark.fingerprint.kept_pictures import KeptPictures, sha256
+from safegen.watermark.fingerprint.shown import watch
 from safegen.watermark.payload import Payload
 from tests.marked_clips import clip, drawn, levels
 from tests.unit.provenance.provenance_samples import ffmpeg
@@ -45,7 +46,7 @@ class Recorded:
 
 
 def record(home: Home, folder: Path, *, seed: int = 3, keep: bool = True) -> Recorded:
-    """Make a clip, mark, sign and record it in ``home`` (made if need be); ``keep``: its manifest too."""
+    """Make a clip, mark, sign and record it in ``home`` (made if need be); ``keep``: its manifest and pictures too."""
     if not home.keys.exists():
         KeyStore.init(home)
     keys, content_id = KeyStore.load(home), new_content_id()
@@ -63,9 +64,11 @@ def record(home: Home, folder: Path, *, seed: int = 3, keep: bool = True) -> Rec
     )  # fmt: skip
     signed = sign_file(encoded, final, spec, keys)
     kept = hashlib.sha256(signed.manifest_bytes).hexdigest()
+    pictures = KeptPictures.of(watch(shown, 16)).to_bytes()
     if keep:
         assert store_manifest(home, content_id, signed.manifest_bytes) == kept
-    mark = {"scheme": "latent-residual", "fingerprint": fingerprint(shown).hex(), "video_hash": look}
+        assert store_pictures(home, content_id, pictures) == sha256(pictures)
+    mark = {"scheme": "latent-residual", "pictures": sha256(pictures), "video_hash": look}
     event = Event(
         "generated", content_id, {"mark": mark, "manifest_id": signed.manifest_id},
         asset_sha256=signed.sha256, manifest_sha256=kept,

@@ -74,7 +74,7 @@ def test_the_kept_manifest_is_found_by_the_mark(made: Recorded, stripped: Path) 
     found = find(stripped, home=made.home)
     assert (found.outcome, found.content_id, found.entry) == (Outcome.FOUND, made.content_id, 0)
     assert (found.manifest, found.manifest_id) == (made.signed.manifest_bytes, made.signed.manifest_id)
-    assert (found.alg, found.compared) == (ALG, True)
+    assert (found.alg, found.whole) == (ALG, True)
     assert found.similarity is not None
     assert 50 < found.similarity <= 100
 
@@ -198,13 +198,42 @@ def test_a_copied_mark_is_refused(made: Recorded, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["forged.mp4"]
 
 
-def test_a_mark_whose_clip_has_no_fingerprint_is_not_signed_for(
-    made: Recorded, stripped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_mark_whose_clip_has_no_pictures_kept_is_not_signed_for(
+    made: Recorded, stripped: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("safegen.verification.copy_check._kept", lambda *_: None)
-    assert find(stripped, home=made.home).outcome is Outcome.FOUND
-    done = recover(stripped, tmp_path / "out.mp4", home=made.home)
-    assert (done.outcome, list(tmp_path.iterdir())) == (Outcome.UNDECIDED, [])
+    home = copy_home(made, tmp_path)
+    (home.manifests / f"{made.content_id}.pictures").unlink()
+    verdict = verify(stripped, home=home)
+    assert (verdict.verdict, verdict.content_id) == ("inconclusive", made.content_id)
+    done = recover(stripped, tmp_path / "out.mp4", home=home)
+    assert (done.outcome, done.output, done.entry) == (Outcome.UNPROVEN, None, None)
+    assert "no longer kept here" in done.summary
+    assert done.sidecar == tmp_path / "out.mp4.kept.c2pa"
+    assert done.sidecar.read_bytes() == made.signed.manifest_bytes
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_kept_pictures_that_were_exchanged_vouch_for_nothing(made: Recorded, stripped: Path, tmp_path: Path) -> None:
+    home = copy_home(made, tmp_path)
+    kept = home.manifests / f"{made.content_id}.pictures"
+    kept.write_bytes(kept.read_bytes() + b"\0")
+    assert "not what the ledger recorded" in find(stripped, home=home).summary
+    assert verify(stripped, home=home).verdict == "inconclusive"
+
+
+def test_a_clip_beside_as_much_foreign_footage_is_not_signed_for(made: Recorded, tmp_path: Path) -> None:
+    encode_video(np.concatenate([made.frames, clip(91, 33, 96, 128)]), 16, tmp_path / "spliced.mp4")
+    found = find(tmp_path / "spliced.mp4", home=made.home)
+    assert (found.outcome, found.whole) == (Outcome.FOUND, False)
+    done = recover(tmp_path / "spliced.mp4", tmp_path / "out.mp4", home=made.home)
+    assert (done.outcome, (tmp_path / "out.mp4").exists()) == (Outcome.UNPROVEN, False)
+    assert "only part" in done.summary
+
+
+def test_the_new_manifest_says_what_was_found_over_which_frames(made: Recorded, restored: Path) -> None:
+    said = assertions(restored, made.home)["c2pa.actions.v2"]["actions"][0]["description"]
+    assert "found in frames 0 to 32 (0.0 to 2.06 s)" in said
+    assert "explain 100 % of the file's time and 100 % of its area" in said
 
 
 def test_without_a_mark_there_is_nothing_to_recover(made: Recorded, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def signpost_drawn(frames: int, height: int, width: int) -> NDArray[np.float32]:
 
 def test_copy_attack_the_difference_of_a_pair_reads_on_other_content(marked: Frames) -> None:
     """NOT prevented by the mark: it says which clip it was made for. The verifier compares what is seen with the
-    fingerprint of that clip (safegen/verification/copy_check.py; tests/e2e/test_copied_marks.py)."""
+    pictures kept of that clip (safegen/verification/picture_check.py; tests/e2e/test_copied_marks.py)."""
     residual = marked.astype(float) - clip(1, *SHAPE)
     found = read(levels(clip(7, *SHAPE) + residual))
     assert found.status is MarkStatus.VERIFIED
