@@ -52,8 +52,7 @@ class Outcome:
             "line": self.example.line,
             "prompt": self.example.prompt,
             "expect": [str(a) for a in self.example.expect],
-            "action": str(self.action),
-            "categories": list(self.categories),
+            "decision": {"action": str(self.action), "categories": list(self.categories)},
             "failures": list(self.failures),
         }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safegen.errors import ConfigError
+from safegen.errors import ConfigError, InputError
 from safegen.policies.pack.checks import loosening_defects, schema, schema_defects, sense_defects, warnings
 from safegen.policies.pack.merging import ContradictionError, overlay, strictest
 from safegen.policies.pack.model import (
@@ -45,8 +45,8 @@ def list_packs() -> tuple[str, ...]:
 def load_pack(pack: str | Path) -> Pack:
     """Load a shipped pack by name, or a pack from a YAML file.
 
-    Raises ConfigError, naming file, line and field at fault, when the pack does not exist, does not follow the schema,
-    contradicts itself, or loosens a locked rule.
+    Raises InputError when there is no such pack, and ConfigError, naming file, line and field at fault, when it does
+    not follow the schema, contradicts itself, or loosens a locked rule.
     """
     path = locate_pack(pack)
     resolved = _resolve(path, ())
@@ -69,7 +69,7 @@ def lint_pack(pack: str | Path, known: Mapping[str, frozenset[str]]) -> list[Def
 
 
 def locate_pack(pack: str | Path) -> Path:
-    """Return the file of a shipped pack, or the given path. ConfigError: there is no such pack."""
+    """Return the file of a shipped pack, or the given path. InputError: there is no such pack."""
     if isinstance(pack, str) and pack in list_packs():
         return _PACKS / f"{pack}.yaml"
     path = Path(pack)
@@ -78,7 +78,7 @@ def locate_pack(pack: str | Path) -> Path:
     except (OSError, ValueError):  # a name too long, or with a null character
         found = False
     if not found:
-        raise ConfigError(
+        raise InputError(
             f"no policy pack {str(pack)[:100]!r}",
             remedy=f"Name one of {', '.join(list_packs())}, or the path of a YAML file.",
         )

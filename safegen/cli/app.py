@@ -32,7 +32,6 @@ app = typer.Typer(
     epilog=f"{EXIT_CODES} {NOTICE}",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
@@ -106,7 +105,7 @@ def generate(
 
 @app.command(epilog=EXIT_CODES)
 def verify(
-    file: Annotated[Path, typer.Argument(help="A video or image file.")],
+    files: Annotated[list[Path], typer.Argument(help="Videos and images, or folders of them.")],
     neural: Annotated[bool, typer.Option("--neural/--no-neural", help="Read the mark (needs torch).")] = True,
     forensic: Annotated[
         bool, typer.Option("--forensic", help="Ask the passive detector as well: a hint, on which no verdict rests.")
@@ -132,13 +131,21 @@ def verify(
     tsa_anchors: Annotated[
         Path | None, typer.Option(help="With --crjson: certificates that time-stamps are held against.")
     ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="So many files at a time, each in a process of its own.")
+    ] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what can be known of a file: credential, mark, ledger and passive detector, and one verdict."""
+    """Say what can be known of a file: credential, mark, ledger and passive detector, and one verdict.
+
+    Of several files, or a folder, a line each and a count; the exit code is the highest of theirs.
+    """
+    if len(files) > 1 and (crjson or fragment):
+        raise typer.BadParameter("--crjson and --fragment go with one file.")
     if crjson:
         if strict or accept_listed or fragment:
             raise typer.BadParameter("--crjson reads one whole file and gives no verdict.")
-        verify_command.run_crjson(file=file, trust_anchors=trust_anchors, tsa_anchors=tsa_anchors)
+        verify_command.run_crjson(file=files[0], trust_anchors=trust_anchors, tsa_anchors=tsa_anchors)
         return
     if trust_anchors is not None or tsa_anchors is not None:
         raise typer.BadParameter(
@@ -149,14 +156,9 @@ def verify(
     if fragment and strict:
         raise typer.BadParameter("--strict looks at whole files.")
     verify_command.run(
-        file=file,
-        neural=neural,
-        forensic=forensic,
-        fragments=fragment or (),
-        strict=strict,
-        accept_listed=accept_listed,
-        as_json=as_json,
-    )
+        paths=files, neural=neural, forensic=forensic, fragments=fragment or (), strict=strict,
+        accept_listed=accept_listed, jobs=jobs, as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command(epilog=EXIT_CODES)
@@ -198,9 +200,12 @@ def serve(
 
 
 @app.command(epilog=EXIT_CODES)
-def doctor(as_json: JsonFlag = False) -> None:
+def doctor(
+    check: Annotated[bool, typer.Option("--check", help="Exit with code 4 where something is not ready.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """Show what will really run: versions, device, model, keys, ledger, ffmpeg."""
-    doctor_command.run(as_json=as_json)
+    doctor_command.run(check=check, as_json=as_json)
 
 
 def main() -> None:
@@ -211,7 +216,7 @@ def main() -> None:
     """
     code: object = 0
     try:
-        app()
+        app(prog_name="safegen")
     except SystemExit as done:
         code = done.code
     for stream in (sys.stdout, sys.stderr):

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from safegen.cli.home_ledger import read_ledger
 from safegen.cli.shell import Bars, JsonFlag, command, print_json
 from safegen.errors import InputError
 from safegen.settings import Home
-from safegen.types import Json
+from safegen.types import Action, Json
 
 if TYPE_CHECKING:
     from safegen.ledger.audit_queries import AuditLedger, Query
@@ -41,7 +42,7 @@ class _Form:
         if self.as_json + self.csv + (self.parquet is not None) > 1:
             raise InputError("--json, --csv and --parquet exclude one another.", remedy="Choose one.")
 
-    def give(self, columns: Sequence[str], rows: Iterable[Mapping[str, Json]]) -> None:
+    def give(self, columns: Sequence[str], rows: Iterable[Mapping[str, Json]], schema: str = "audit.row/1") -> None:
         from safegen.audit.questions import line_of, to_csv, write_parquet
 
         if self.parquet is not None:
@@ -51,8 +52,11 @@ class _Form:
             for line in to_csv(columns, rows):
                 typer.echo(line, nl=False)
         else:
-            for row in rows:
-                print_json(dict(row)) if self.as_json else typer.echo(line_of(row))
+            count = 0
+            for count, row in enumerate(rows, 1):  # noqa: B007 - counted for what follows
+                print_json(schema, _as_json(row)) if self.as_json else typer.echo(line_of(row))
+            if not count and not self.as_json:
+                typer.echo("0 entries")
 
 
 @app.command()
@@ -98,7 +102,7 @@ def consent(
 @app.command()
 def policy(
     name: Annotated[str, typer.Argument(help="A policy's id, or the SHA-256 of one of its versions.")],
-    decision: Annotated[str, typer.Option(help="Only what was decided so: allow, flag, rewrite, review, block.")] = "",
+    decision: Annotated[Action | None, typer.Option(help="Only what was decided so.")] = None,
     begin: From = "", end: To = "", limit: Limit = 100, after: After = -1,
     as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
 ) -> None:  # fmt: skip
@@ -106,7 +110,7 @@ def policy(
     from safegen.audit.questions import by_policy
 
     with command(as_json=as_json), _open() as ledger:
-        _tell(ledger, [by_policy(name, decision)], (begin, end, limit, after), _Form(as_json, csv, parquet))
+        _tell(ledger, [by_policy(name, decision or "")], (begin, end, limit, after), _Form(as_json, csv, parquet))
 
 
 @app.command()
@@ -176,11 +180,13 @@ def daily(
         form.check()
         rows = ledger.daily(*days(stamp(begin, "--from"), stamp(end, "--to"), dt.datetime.now(dt.UTC)))
         if as_json or csv or parquet is not None:
-            form.give(DAILY_COLUMNS, rows)
+            form.give(DAILY_COLUMNS, rows, "audit.daily/1")
         else:
             for row in rows:
                 told = [row["kind"], row["decision"], row["model"], str(row["policy_sha256"])[:12]]
                 typer.echo(f"{row['day']}  {row['entries']:>8}  {'  '.join(str(part) for part in told if part)}")
+            if not rows:
+                typer.echo("0 entries")
 
 
 @app.command()
@@ -201,8 +207,8 @@ def chain(
             if path is not None:
                 _write(path, draw(picture_of(found)))
         if as_json:
-            rows, links = [found.rows[n] for n in sorted(found.rows)], [asdict(one) for one in found.links]
-            print_json({"entries": rows, "links": links, "whole": found.whole})
+            rows, links = [_as_json(found.rows[n]) for n in sorted(found.rows)], [asdict(one) for one in found.links]
+            print_json("audit.chain/1", {"entries": rows, "links": links, "whole": found.whole})
         else:
             from rich.console import Console
 
@@ -238,7 +244,9 @@ def export(
         chosen = Selection(stamp(begin, "--from"), stamp(end, "--to"), clips, manifests, read_since(since))
         done = write_bundle(ledger, KeyStore.load(home), home, output, chosen, force=force, progress=bars)
         if as_json:
-            print_json(asdict(done) | {"path": str(done.path)})
+            told = asdict(done)
+            del told["path"]
+            print_json("audit.export/1", {"output": str(done.path), **told})
         else:
             typer.echo(
                 f"Wrote {done.path}: {done.entries} of {done.size} entries. Its README.txt says how to check it."
@@ -270,8 +278,14 @@ def _tell(ledger: AuditLedger, queries: Sequence[Query], page: tuple[str, str, i
 def _open() -> Iterator[AuditLedger]:
     from safegen.ledger.audit_queries import AuditLedger
 
-    with AuditLedger.open(Home.default().ledger_url, create=False, read_only=True) as ledger:
+    with read_ledger(AuditLedger, Home.default()) as ledger:
         yield ledger
+
+
+def _as_json(row: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a row with what was decided as the object that it is everywhere in JSON; a column holds its action."""
+    decided = {name: row[name] for name in ("decision", "frames_decision") if name in row}
+    return {**row, **{name: {"action": action} if action else None for name, action in decided.items()}}
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -49,7 +49,7 @@ def init(
         made = {"folder": str(folder), "signer": signer, "encrypted": bool(passphrase)}
         certificates = [_describe(c) for c in (*read_certificates(pki.chain), *read_certificates(pki.root))]
         if as_json:
-            print_json(made | {"certificates": certificates})
+            print_json("cert.init/1", made | {"certificates": certificates})
             return
         typer.echo(f"Made a development CA in {folder}. Sign with: --signer '{signer}'")
         _print(certificates)
@@ -70,7 +70,7 @@ def lint(
         passphrase = os.environ.get("SAFEGEN_PASSPHRASE", "").encode() or None
         defects = lint_chain(_read(file), profile=profile, passphrase=passphrase)
         if as_json:
-            print_json({"file": str(file), "ok": not defects, "defects": [d.to_json() for d in defects]})
+            print_json("cert.lint/1", {"file": str(file), "ok": not defects, "defects": [d.to_json() for d in defects]})
         else:
             for defect in defects:
                 typer.echo(f"{defect.level:<8}{defect.rule} ({defect.where}): {defect.message}")
@@ -89,7 +89,7 @@ def rotate(as_json: JsonFlag = False) -> None:
         keys = KeyStore.renew(Home.default())
         chain = [_describe(c) for c in read_certificates(keys.certificate_chain_pem.encode())]
         if as_json:
-            print_json({"folder": str(keys.folder), "certificates": chain})
+            print_json("cert.rotate/1", {"folder": str(keys.folder), "certificates": chain})
         else:
             _print(chain)
 
@@ -111,7 +111,7 @@ def show(
             content = _read(file)
         certificates = [_describe(c) for c in read_certificates(content, str(file or "the key store"))]
         if as_json:
-            print_json({"certificates": certificates})
+            print_json("cert.show/1", {"certificates": certificates})
         else:
             _print(certificates)
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from safegen.cli.home_ledger import read_ledger
 from safegen.cli.shell import JsonFlag, command, print_json
 from safegen.errors import EXIT_DONE, EXIT_NOT_VERIFIED, InputError
 from safegen.settings import Home
 from safegen.types import Json
 
+if TYPE_CHECKING:
+    from safegen.consent.record import SignedConsent
+    from safegen.consent.trust import Signer
+
 app = typer.Typer(help="Consent records: who allows their likeness to be drawn, for what, until when.")
 
-ByOption = Annotated[str, typer.Option("--by", help="Who says so; the operating system's user if not given.")]
+ByOption = Annotated[
+    str, typer.Option("--by", help="Who says so; the system's user if not given, unless that is root.")
+]
 
 
 def person(by: str) -> str:
@@ -25,9 +32,12 @@ def person(by: str) -> str:
     import getpass
 
     try:
-        return getpass.getuser()
+        user = getpass.getuser()
     except (OSError, KeyError) as error:  # no such user in the system's list
         raise InputError("Nobody knows who you are.", remedy="Say it with --by.") from error
+    if user == "root":
+        raise InputError("root can be anybody, and the ledger is to say who it was.", remedy="Say it with --by.")
+    return user
 
 
 @app.command()
@@ -72,9 +82,17 @@ def sign(
             raise InputError(f"Cannot write {output}: {error.strerror}", remedy="Choose another place.") from error
         signed = parse_consent(content)
         if as_json:
-            print_json({"file": str(output), "id": signed.consent.id, "sha256": signed.digest, "signer": signed.signer})
+            print_json("consent.sign/1", {"output": str(output), **_about(signed)})
         else:
             typer.echo(f"Wrote {output}: {signed.consent.id}, signed with key {signed.signer}")
+
+
+def _about(signed: SignedConsent) -> dict[str, Json]:
+    return {"consent": signed.consent.id, "sha256": signed.digest, "signer": signed.signer}
+
+
+def _described(signer: Signer) -> dict[str, Json]:
+    return {"signer": signer.id, "name": signer.name, "public_key": signer.public_key, "added": signer.added}
 
 
 def _digest(path: Path) -> str:
@@ -105,14 +123,12 @@ def check(
 
         home = Home.default()
         signed = read_consent(file)
-        revoked = {}
-        if home.ledger_url_override or (home.root / "ledger.db").exists():
-            with Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
-                revoked = dict(revocations(ledger))
+        with read_ledger(Ledger, home) as ledger:
+            revoked = dict(revocations(ledger))
         given = Circumstances(signers(home), revoked, dt.datetime.now(dt.UTC), project)
         state = check_consent(signed, given)
         if as_json:
-            print_json({"id": signed.consent.id, "sha256": signed.digest, "signer": signed.signer, "state": state})
+            print_json("consent.check/1", {**_about(signed), "state": state})
         else:
             typer.echo(f"{state.upper()}: {signed.consent.id} {MEANING[state]}")
         raise typer.Exit(EXIT_DONE if state == "valid" else EXIT_NOT_VERIFIED)
@@ -125,40 +141,57 @@ def show(
 ) -> None:
     """Show what a record says, unchecked, or whose records this home trusts."""
     with command(as_json=as_json):
-        import json
-
         from safegen.consent.record import read_consent
-        from safegen.consent.trust import signers
 
         if file is None:
-            held = signers(Home.default())
-            if as_json:
-                print_json({"signers": [signer.to_json() for signer in held]})
-            for signer in held if not as_json else ():
-                typer.echo(f"{signer.id}  {signer.added[:10]}  {signer.name}")
+            _print_signers(Home.default(), as_json=as_json)
             return
         signed = read_consent(file)
-        said: dict[str, Json] = signed.consent.to_json() | {"sha256": signed.digest, "signer": signed.signer}
-        typer.echo(json.dumps(said, ensure_ascii=False, indent=None if as_json else 2))
+        print_json(
+            "consent.show/1", {**_about(signed), "record": signed.consent.to_json()}, indent=None if as_json else 2
+        )
+
+
+def _print_signers(home: Home, *, as_json: bool) -> None:
+    from safegen.consent.trust import signers
+
+    held = signers(home)
+    if as_json:
+        print_json("consent.signers/1", {"signers": [_described(signer) for signer in held]})
+        return
+    for signer in held:
+        typer.echo(f"{signer.id}  {signer.added[:10]}  {signer.name}")
+    if not held:
+        typer.echo("Nobody's records count yet. Trust a signer: safegen consent trust KEY, or --own.")
 
 
 @app.command()
 def trust(
     key: Annotated[
-        Path | None, typer.Argument(help="Ed25519 public key as PEM; the home's own consent key if not given.")
+        Path | None, typer.Argument(help="Ed25519 public key as PEM; without one, those that count are listed.")
     ] = None,
+    own: Annotated[bool, typer.Option("--own", help="The home's own consent key.")] = False,
     name: Annotated[str, typer.Option(help="Who signs with it.")] = "",
     remove: Annotated[str, typer.Option(help="Id of a signer to take off the list instead.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Count the records that somebody signs, from now on; or no longer."""
+    """Count the records that somebody signs, from now on; or no longer. Without a key: list whose records count."""
     with command(as_json=as_json):
         from safegen.consent.trust import distrust_signer, own_key, trust_signer
 
         home = Home.default()
+        if remove and (key is not None or own or name):
+            raise InputError("--remove goes alone.", remedy="safegen consent trust --remove ID")
+        if own and key is not None:
+            raise InputError("Give a key, or --own.", remedy="--own stands for the home's own consent key.")
+        if key is None and not own and not remove:
+            if name:
+                raise InputError(
+                    "--name needs the key that it is about.", remedy="safegen consent trust KEY --name NAME"
+                )
+            _print_signers(home, as_json=as_json)
+            return
         if remove:
-            if key is not None or name:
-                raise InputError("--remove goes alone.", remedy="safegen consent trust --remove ID")
             signer = distrust_signer(home, remove)
         else:
             if key is None:
@@ -166,7 +199,7 @@ def trust(
                 key, name = home.root / "consent" / "signer.pub", name or "this home"
             signer = trust_signer(home, key, name)
         if as_json:
-            print_json(signer.to_json() | {"trusted": not remove})
+            print_json("consent.trust/1", {**_described(signer), "trusted": not remove})
         else:
             typer.echo(f"{'No longer trusted' if remove else 'Trusted'}: {signer.id}  {signer.name}")
 
@@ -199,6 +232,6 @@ def revoke(
                 raise InputError(f"It was revoked already, by {earlier.by} (entry {earlier.entry}).")
             receipt = revoke_consent(personal, name, by=person(by), reason=reason)
         if as_json:
-            print_json({"id": name, "entry": receipt.index})
+            print_json("consent.revoke/1", {"consent": name, "entry": receipt.index})
         else:
             typer.echo(f"Revoked {name} (ledger entry {receipt.index})")

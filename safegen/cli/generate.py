@@ -53,7 +53,7 @@ def run(
                 home=replace(home, signer=signer) if signer else home,
             )  # fmt: skip
         if as_json:
-            print_json(made.to_json())
+            print_json("generate/1", made.to_json())
         else:
             _print_for_people(made)
 

@@ -39,7 +39,7 @@ def renew(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def show(as_json: JsonFlag = False) -> None:
-    """Show certificates and key ids (never key material)."""
+    """Show certificates, key ids and the ledger's public key as auditors and witnesses want it (never key material)."""
     with command(as_json=as_json):
         from safegen.keys import KeyStore
 
@@ -47,9 +47,11 @@ def show(as_json: JsonFlag = False) -> None:
 
 
 def _print(keys: KeyStore, *, as_json: bool) -> None:
-    description = keys.describe()
+    from safegen.ledger import VerifierKey
+
+    description = keys.describe() | {"vkey": str(VerifierKey.of(keys.ledger_name, keys.ledger_public_key))}
     if as_json:
-        print_json(description)
+        print_json("keys/1", description)
         return
     from rich.console import Console
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from safegen.cli import ledger_privacy, ledger_proofs
+from safegen.cli.home_ledger import read_ledger
 from safegen.cli.shell import Bars, JsonFlag, command, print_json
 from safegen.errors import EXIT_DONE, EXIT_NOT_VERIFIED, InputError
 from safegen.settings import Home
 from safegen.types import Json
+
+if TYPE_CHECKING:
+    from safegen.ledger import Entry
 
 app = typer.Typer(help="Read and check the ledger.", no_args_is_help=True)
 ledger_proofs.add_to(app)
@@ -30,14 +35,15 @@ def list_(
     with command(as_json=as_json):
         from safegen.ledger import Ledger
 
-        with Ledger.open(Home.default().ledger_url, create=False, read_only=True) as ledger:
+        count = 0
+        with read_ledger(Ledger, Home.default()) as ledger:
             if limit is None:
                 found = ledger.entries(kind=kind)
             else:
                 found = iter(list(ledger.entries(limit, kind=kind, newest_first=True))[::-1])
-            for entry in found:
+            for count, entry in enumerate(found, 1):  # noqa: B007 - counted for what follows
                 if as_json:
-                    print_json(entry.to_json())
+                    print_json("ledger.entry/1", entry.to_json())
                 else:
                     damage = f"  DAMAGED: {entry.damage}" if entry.damage else ""
                     asset = (entry.event.asset_sha256 or "")[:12]
@@ -45,6 +51,8 @@ def list_(
                         f"{entry.index:>6}  {entry.time:<20}  {entry.kind:<10}  {entry.content_id or '-':<16}  {asset}"
                     )
                     typer.echo(row.rstrip() + damage)
+        if not count and not as_json:
+            typer.echo("0 entries")
 
 
 @app.command()
@@ -53,16 +61,35 @@ def show(
 ) -> None:
     """Show one entry (or all about one content id) with the proof that it lies under the signed checkpoint."""
     with command(as_json=as_json):
-        import json
-
         from safegen.ledger import Ledger
 
-        with Ledger.open(Home.default().ledger_url, create=False, read_only=True) as ledger:
+        with read_ledger(Ledger, Home.default()) as ledger:
             for one in ledger_proofs.named(ledger, entry):
                 body: dict[str, Json] = one.to_json() | {"proof": ledger.prove(one.index).to_text()}
                 if kept := ledger_privacy.states_of(ledger, one):
                     body["personal"] = kept
-                typer.echo(json.dumps(body, ensure_ascii=False, indent=None if as_json else 2))
+                if as_json:
+                    print_json("ledger.entry/1", body)
+                else:
+                    _print_entry(one, body)
+
+
+def _print_entry(entry: Entry, body: Mapping[str, Any]) -> None:
+    """Print an entry as rows: its fields, and what its body says, one level deep."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    decision = body["decision"]
+    rows = {name: body[name] for name in ("time", "kind", "content_id", "asset_sha256", "manifest_sha256", "model")}
+    rows |= {"policy_sha256": body["policy_sha256"], "decision": None if decision is None else decision["action"]}
+    rows |= {name: body[name] for name in ("leaf_hash", "damage", "personal") if name in body}
+    rows |= {f"body.{name}": value for name, value in entry.body.items()}
+    console.print(f"[bold]entry {entry.index}[/], proved to lie under the signed checkpoint (--json has the proof)")
+    for name, value in rows.items():
+        if value not in (None, "", [], {}):
+            console.print(f"  [dim]{name:<24}[/] ", end="")
+            plain = isinstance(value, str) and value.isprintable()  # nothing that steers a terminal
+            console.print(str(value) if plain else json.dumps(value), markup=False)
 
 
 @app.command()
@@ -80,12 +107,13 @@ def fsck(
         home = Home.default()
         keys = KeyStore.load(home, purpose="verify")
         outside = [_read_note(path) for path in checkpoint or ()]
-        with Bars() as bars, Ledger.open(home.ledger_url, create=False, read_only=True) as ledger:
+        with Bars() as bars, read_ledger(Ledger, home) as ledger:
             report = ledger.verify(
                 keys.ledger_public_key, lambda done, total: bars("checking", done, total), outside=outside
             )
         if as_json:
-            print_json(asdict(report))
+            problems = [{"entry": p.index, "column": p.column, "summary": p.summary} for p in report.problems]
+            print_json("ledger.fsck/1", asdict(report) | {"problems": problems})
         elif report.ok:
             typer.echo(f"OK: {report.size} entries, root {report.root}")
         else:
@@ -136,7 +164,7 @@ def current(as_json: JsonFlag = False) -> None:
 
         found = current_revision(Home.default().ledger_url)
         if as_json:
-            print_json({"revision": found, "needed": HEAD, "revisions": list(REVISIONS)})
+            print_json("ledger.current/1", {"revision": found, "needed": HEAD, "revisions": list(REVISIONS)})
         else:
             need = "" if found == HEAD else f"; this version of safegen needs {HEAD}: safegen ledger upgrade"
             typer.echo(f"{found or 'no ledger'}{need}")
@@ -151,6 +179,6 @@ def _moved(move: Callable[[str], None], as_json: bool) -> None:
     move(url)
     after = current_revision(url)
     if as_json:
-        print_json({"before": before, "after": after})
+        print_json("ledger.move/1", {"before": before, "after": after})
     else:
         typer.echo(f"Already at {after}." if before == after else f"Moved from {before or 'nothing'} to {after}.")

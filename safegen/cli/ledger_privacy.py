@@ -45,7 +45,7 @@ def subject(name: SubjectArgument, as_json: JsonFlag = False) -> None:
 
         said: dict[str, Any] = export_subject(Home.default(), name)
         if as_json:
-            print_json(said)
+            print_json("ledger.subject/1", said)
         else:
             for one in said["fields"]:
                 where = "no entry" if one["entry"] is None else f"entry {one['entry']} ({one['kind']}, {one['time']})"
@@ -85,7 +85,7 @@ def erase(
                 f"The ledger holds nothing about {name!r}.{before}", remedy="See `safegen ledger subject`."
             )
         if as_json:
-            print_json(done.to_json())
+            print_json("ledger.erase/1", done.to_json())
             return
         for entry in done.resumed:
             typer.echo(f"Ended an erasure that had broken off (ledger entry {entry})")
@@ -109,7 +109,7 @@ def retain(
         retention = read_retention(home.root / FILE if policy is None else policy.expanduser())
         done = retain_now(home, retention, dry_run=dry_run)
         if as_json:
-            print_json(done.to_json() | {"dry_run": dry_run})
+            print_json("ledger.retain/1", done.to_json() | {"dry_run": dry_run})
             return
         for entry in done.resumed:
             typer.echo(f"Ended an erasure that had broken off (ledger entry {entry})")

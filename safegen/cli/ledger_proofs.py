@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from safegen.cli.home_ledger import read_ledger
 from safegen.cli.shell import Bars, JsonFlag, command, print_json
 from safegen.errors import EXIT_DONE, EXIT_NOT_VERIFIED, ConfigError, InputError, LedgerError
 from safegen.settings import Home
@@ -33,9 +34,13 @@ def checkpoint(output: Output = None, witness: Witnesses = None, as_json: JsonFl
         if output is not None:
             _write(output, cosigned.note.encode())
         if as_json:
-            print_json(asdict(cosigned))
+            print_json("ledger.checkpoint/1", asdict(cosigned) | {"output": None if output is None else str(output)})
         elif output is None:
             typer.echo(cosigned.note, nl=False)
+        else:
+            typer.echo(
+                f"Wrote {output}: {cosigned.note.splitlines()[1]} entries, signed by {cosigned.note.splitlines()[0]}."
+            )
         _say_missing(cosigned)
 
 
@@ -43,13 +48,15 @@ def prove(entry: EntryName, output: Output = None, as_json: JsonFlag = False) ->
     """Prove that an entry lies under the newest checkpoint: a C2SP tlog-proof, checked offline by `ledger check`."""
     with command(as_json=as_json), _open() as ledger:
         found = _find(ledger, entry)
-        proof = ledger.prove(found.index)
+        proof, written = ledger.prove(found.index), {"output": None if output is None else str(output)}
         if output is not None:
             _write(output, proof.to_text().encode())
         if as_json:
-            print_json({"index": found.index, "leaf": found.leaf, "proof": proof.to_text()})
+            print_json("ledger.prove/1", {"entry": found.index, "leaf": found.leaf, "proof": proof.to_text()} | written)
         elif output is None:
             typer.echo(proof.to_text(), nl=False)
+        else:
+            typer.echo(f"Wrote {output}: entry {found.index} of {proof.size}.")
 
 
 def receipt(
@@ -68,7 +75,7 @@ def receipt(
         key = KeyStore.load(Home.default()).ledger_key
         _write(output, make_receipt(ledger.prove(found.index), found.leaf, key, dt.datetime.now(dt.UTC)))
         if as_json:
-            print_json({"index": found.index, "leaf": found.leaf, "receipt": str(output)})
+            print_json("ledger.receipt/1", {"entry": found.index, "leaf": found.leaf, "output": str(output)})
         else:
             typer.echo(f"Wrote {output}: entry {found.index}.")
 
@@ -86,9 +93,9 @@ def check(
         verifier = VerifierKey.parse(key) if key else _vkey(_keys())
         problem, facts = _check(_read(proof), _read(leaf), verifier)
         if as_json:
-            print_json({"holds": not problem, "problem": problem or None, **facts})
+            print_json("ledger.check/1", {"holds": not problem, "problem": problem or None, **facts})
         else:
-            typer.echo(f"Does not hold: {problem}" if problem else f"Holds: entry {facts['index']} of {facts['size']}.")
+            typer.echo(f"Does not hold: {problem}" if problem else f"Holds: entry {facts['entry']} of {facts['size']}.")
         raise typer.Exit(EXIT_NOT_VERIFIED if problem else EXIT_DONE)
 
 
@@ -116,7 +123,10 @@ def export_tiles(
                 )
             assert done is not None  # noqa: S101 - there is a checkpoint
             if as_json:
-                print_json({**asdict(done), "witnesses": cosigned.witnesses, "missing": cosigned.missing})
+                print_json(
+                    "ledger.export-tiles/1",
+                    {**asdict(done), "witnesses": cosigned.witnesses, "missing": cosigned.missing},
+                )
             else:
                 typer.echo(f"{place} holds {done.size} entries; {done.files} files written.")
                 _say_missing(cosigned)
@@ -139,7 +149,7 @@ def witness_init(
         from safegen.ledger.witness_http import WitnessFolder
 
         vkey = str(WitnessFolder(folder).init(name))
-        print_json({"vkey": vkey}) if as_json else typer.echo(vkey)
+        print_json("ledger.witness.init/1", {"vkey": vkey}) if as_json else typer.echo(vkey)
 
 
 @witness_app.command("add")
@@ -155,7 +165,7 @@ def witness_add(
 
         key = VerifierKey.parse(log)
         WitnessFolder(folder).add_log(key)
-        print_json({"origin": key.name}) if as_json else typer.echo(f"Watches {key.name}.")
+        print_json("ledger.witness.add/1", {"origin": key.name}) if as_json else typer.echo(f"Watches {key.name}.")
 
 
 @witness_app.command("serve")
@@ -182,7 +192,9 @@ def witness_serve(
             ) from error
         with listen(host, port) as listening:
             url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-            print_json({"url": url}) if as_json else typer.echo(f"Witness at {url}; Ctrl-C ends.")
+            print_json("ledger.witness.serve/1", {"url": url}) if as_json else typer.echo(
+                f"Witness at {url}; Ctrl-C ends."
+            )
             config = uvicorn.Config(application, log_level="warning", server_header=False, limit_concurrency=64)
             uvicorn.Server(config).run([listening])
 
@@ -198,7 +210,7 @@ def add_to(app: typer.Typer) -> None:
 def _open() -> Ledger:
     from safegen.ledger import Ledger
 
-    return Ledger.open(Home.default().ledger_url, create=False, read_only=True)
+    return read_ledger(Ledger, Home.default())
 
 
 def _keys() -> KeyStore:
@@ -252,7 +264,7 @@ def _check(proof: bytes, leaf: bytes, key: VerifierKey) -> tuple[str, dict[str, 
     try:
         if proof.startswith(b"c2sp.org/"):
             parsed = InclusionProof.from_text(proof.decode(), leaf)
-            facts: dict[str, Json] = {"index": parsed.index, "size": parsed.size, "leaf_hash": parsed.leaf_hash}
+            facts: dict[str, Json] = {"entry": parsed.index, "size": parsed.size, "leaf_hash": parsed.leaf_hash}
             return ("" if verify_inclusion(parsed, leaf, key) else "the proof does not fit leaf and key"), facts
         claims = verify_receipt(proof, leaf, Ed25519PublicKey.from_public_bytes(key.public))
     except (LedgerError, UnicodeDecodeError) as error:
@@ -260,7 +272,7 @@ def _check(proof: bytes, leaf: bytes, key: VerifierKey) -> tuple[str, dict[str, 
     if claims.issuer != key.name:
         return f"the receipt is of another ledger: {claims.issuer!r}", {}
     issued = claims.issued_at.isoformat()
-    return "", {"index": claims.index, "size": claims.size, "root": claims.root.hex(), "issued_at": issued}
+    return "", {"entry": claims.index, "size": claims.size, "root": claims.root.hex(), "issued_at": issued}
 
 
 def _read(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from safegen.cli.shell import JsonFlag, command, print_json
+from safegen.cli.shell import JsonFlag, command, print_foreign_json, print_json
 from safegen.errors import EXIT_BLOCKED, EXIT_DONE, EXIT_NOT_VERIFIED, InputError
 from safegen.types import Action, Decision, RunStatus
 
@@ -51,7 +51,7 @@ def check(
             for decision in engine.judge_many(requests[start : start + BATCH]):
                 stopped |= decision.action.stops
                 if as_json:
-                    print_json(decision.to_json())
+                    print_json("policy.check/1", {"decision": decision.to_json()})
                 else:
                     _print_for_people(decision)
         raise typer.Exit(EXIT_BLOCKED if stopped else EXIT_DONE)
@@ -109,7 +109,7 @@ def list_(as_json: JsonFlag = False) -> None:
 
         names = list_packs()
         if as_json:
-            print_json(names)
+            print_json("policy.list/1", {"packs": names})
         else:
             for name in names:
                 typer.echo(name)
@@ -126,7 +126,7 @@ def show(policy_pack: PackArgument = "default", as_json: JsonFlag = False) -> No
         engine = Engine.load(policy_pack)
         probes = ProbeSet.load(engine.pack, folders=(Home.default().probes,))
         description = engine.describe() | {"probes": [held.to_json() for held in probes.held]}
-        typer.echo(json.dumps(description, ensure_ascii=False, indent=None if as_json else 2))
+        print_json("policy.show/1", description, indent=None if as_json else 2)
 
 
 @app.command()
@@ -136,7 +136,7 @@ def schema(as_json: JsonFlag = False) -> None:
         from safegen.policies.pack.checks import SCHEMA_FILE
 
         text = SCHEMA_FILE.read_text(encoding="utf-8")
-        typer.echo(json.dumps(json.loads(text)) if as_json else text.rstrip())
+        print_foreign_json(json.loads(text)) if as_json else typer.echo(text.rstrip())
 
 
 @app.command()
@@ -149,7 +149,9 @@ def lint(policy_pack: PackArgument, as_json: JsonFlag = False) -> None:
         defects = lint_pack(policy_pack, known_classifiers())
         wrong = any(d.level == "error" for d in defects)
         if as_json:
-            print_json({"file": policy_pack, "ok": not wrong, "defects": [d.to_json() for d in defects]})
+            print_json(
+                "policy.lint/1", {"file": policy_pack, "ok": not wrong, "defects": [d.to_json() for d in defects]}
+            )
         else:
             for defect in defects:
                 typer.echo(f"{policy_pack}:{defect.line}: {defect.level}: {defect.where}: {defect.message}")
@@ -174,7 +176,7 @@ def run_suite(
         outcomes = run_examples(engine, read_examples(examples or examples_file(policy_pack)))
         failed = [o for o in outcomes if o.failures]
         if as_json:
-            print_json({
+            print_json("policy.test/1", {
                 "pack": engine.pack.id, "sha256": engine.pack.sha256, "ok": not failed,
                 "examples": [o.to_json() for o in outcomes],
             })  # fmt: skip
@@ -203,7 +205,7 @@ def diff(
         changes = diff_packs(a, b)
         loosened = any(c.effect in ("loosened", "mixed") for c in changes)
         if as_json:
-            print_json({
+            print_json("policy.diff/1", {
                 "before": {"id": a.id, "sha256": a.sha256}, "after": {"id": b.id, "sha256": b.sha256},
                 "loosened": loosened, "changes": [c.to_json() for c in changes],
             })  # fmt: skip

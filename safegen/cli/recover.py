@@ -22,7 +22,7 @@ def run(*, file: Path, output: Path, sidecar: bool, force: bool, as_json: bool) 
         with Bars() as bars:
             done = recover(file, output, sidecar=sidecar, force=force, progress=bars)
         if as_json:
-            print_json(done.to_json())
+            print_json("recover/1", done.to_json())
         else:
             _print_for_people(file, done)
         open_ = dict.fromkeys((Outcome.UNPROVEN, Outcome.UNDECIDED), EXIT_COULD_NOT_RUN)

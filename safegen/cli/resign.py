@@ -17,7 +17,7 @@ def run(*, file: Path, output: Path, force: bool, as_json: bool) -> None:
         with Bars() as bars:
             done = resign(file, output, force=force, progress=bars)
         if as_json:
-            print_json(done.to_json())
+            print_json("resign/1", done.to_json())
             return
         typer.echo(f"Wrote {done.output}")
         typer.echo(f"  content id    {done.content_id}")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from safegen.cli.consent import ByOption, person
+from safegen.cli.home_ledger import read_ledger
 from safegen.cli.shell import JsonFlag, command, print_json
+from safegen.errors import InputError
 from safegen.settings import Home
 
 if TYPE_CHECKING:
-    from safegen.review.queue import Reviews
+    from safegen.review.queue import Answer, Reviews
 
 app = typer.Typer(help="The queue of runs that wait for a person: look, approve, deny.", no_args_is_help=True)
 
@@ -33,7 +35,7 @@ def _queue(*, write: bool) -> Iterator[Reviews]:
     if write:
         opened = Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name)
     else:
-        opened = Ledger.open(home.ledger_url, create=False, read_only=True)
+        opened = read_ledger(Ledger, home)
     with opened as ledger:
         yield Reviews(ledger, public_key=keys.ledger_public_key, personal=Personal(ledger, home))
 
@@ -53,9 +55,9 @@ def list_(
                     continue
                 said = case.to_json(now)
                 if as_json:
-                    print_json(said)
+                    print_json("review.case/1", said)
                 else:
-                    why = ", ".join(_strings(said["categories"]))
+                    why = ", ".join(case.categories)
                     typer.echo(f"{case.entry.index:>6}  {case.entry.time:<20}  {state:<8}  {case.stage:<7}  {why}")
 
 
@@ -63,17 +65,15 @@ def list_(
 def show(index: IdArgument, as_json: JsonFlag = False) -> None:
     """Show one run: why it stopped, what was said about it; the texts only where the policy records them in clear."""
     with command(as_json=as_json):
-        import json
-
         with _queue(write=False) as reviews:
             said = reviews.case(index).to_json(dt.datetime.now(dt.UTC))
-        typer.echo(json.dumps(said, ensure_ascii=False, indent=None if as_json else 2))
+        print_json("review.case/1", said, indent=None if as_json else 2)
 
 
 @app.command()
 def approve(
     index: IdArgument,
-    reason: Annotated[str, typer.Option(help="Why it may go on.")] = "",
+    reason: Annotated[str, typer.Option(help="Why it may go on.")],
     by: ByOption = "",
     days: Annotated[float, typer.Option(help="How long the approval counts.")] = 7.0,
     uses: Annotated[int, typer.Option(help="How many clips may be made under it.")] = 1,
@@ -81,9 +81,11 @@ def approve(
 ) -> None:
     """Let the same request pass review when it is made again. It lifts no block."""
     with command(as_json=as_json):
+        if not reason.strip():
+            raise InputError("An approval says why.", remedy="Give --reason.")
         with _queue(write=True) as reviews:
             receipt = reviews.approve(index, by=person(by), reason=reason, days=days, uses=uses)
-        _said(index, "approved", receipt.index, as_json=as_json)
+        _said(index, "approve", receipt.index, as_json=as_json)
 
 
 @app.command()
@@ -97,15 +99,11 @@ def deny(
     with command(as_json=as_json):
         with _queue(write=True) as reviews:
             receipt = reviews.deny(index, by=person(by), reason=reason)
-        _said(index, "denied", receipt.index, as_json=as_json)
+        _said(index, "deny", receipt.index, as_json=as_json)
 
 
-def _said(index: int, what: str, entry: int, *, as_json: bool) -> None:
+def _said(index: int, answer: Answer, entry: int, *, as_json: bool) -> None:
     if as_json:
-        print_json({"id": index, "answer": what, "entry": entry})
+        print_json("review.answer/1", {"entry": entry, "answer": answer, "of": index})
     else:
-        typer.echo(f"Entry {index} {what} (ledger entry {entry})")
-
-
-def _strings(value: Any) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []
+        typer.echo(f"Entry {index} {'approved' if answer == 'approve' else 'denied'} (ledger entry {entry})")

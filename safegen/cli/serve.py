@@ -40,7 +40,7 @@ def run(*, host: str, port: int, public: bool, as_json: bool) -> None:
             name = f"[{host}]" if ":" in host else host
             url = f"http://{name}:{listening.getsockname()[1]}{PREFIX}"
             if as_json:
-                print_json({"url": url, "token": bool(settings.token)})
+                print_json("serve/1", {"url": url, "token": bool(settings.token)})
             else:
                 typer.echo(f"Serving {url} {'with a bearer token' if settings.token else 'to everybody'}; Ctrl-C ends.")
             config = uvicorn.Config(

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -56,9 +57,14 @@ def private_text(name: str, given: str, file: Path | None, *, needed: bool = Tru
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def print_json(value: Any) -> None:
-    """Print ``value`` as one line of JSON on standard output."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+def print_json(schema: str, value: Mapping[str, Any], *, indent: int | None = None) -> None:
+    """Print ``value`` as one object of JSON on standard output; its first member names its shape (docs/json.md)."""
+    print_foreign_json({"schema": f"safegen.{schema}", **value}, indent=indent)
+
+
+def print_foreign_json(value: Any, *, indent: int | None = None) -> None:
+    """Print JSON whose shape somebody else has laid down, as it is."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=indent))
 
 
 @contextmanager
@@ -99,7 +105,7 @@ def _fail(error: SafegenError, *, as_json: bool) -> NoReturn:
         body: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "remedy": error.remedy}
         if isinstance(error, BlockedError):
             body["decision"] = error.decision.to_json()
-        print_json({"error": body})
+        print_json("error/1", {"error": body})
     else:
         from rich.console import Console
 
@@ -113,11 +119,17 @@ def _fail(error: SafegenError, *, as_json: bool) -> NoReturn:
 
 
 class Bars:
-    """Progress bars on standard error, one per stage, shown only on a terminal."""
+    """Progress on standard error: a bar per stage on a terminal, elsewhere a line of a stage that takes long.
 
-    def __init__(self) -> None:
+    Off a terminal, a stage that is not over after ``patience`` seconds writes a line, and again each time that it has
+    taken twice as long, so that a log shows that something goes on and stays short.
+    """
+
+    def __init__(self, *, patience: float = 5.0) -> None:
+        self._patience = patience
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._waiting: dict[str, _Waiting] = {}
 
     def __enter__(self) -> Bars:
         """Start drawing."""
@@ -140,11 +152,52 @@ class Bars:
         """Stop drawing and leave the finished bars on the screen."""
         if self._progress is not None:
             self._progress.stop()
+        for stage in self._waiting.values():
+            stage.end()
 
     def __call__(self, stage: str, done: float, total: float) -> None:
         """Report that ``stage`` has done ``done`` of ``total`` units."""
         if self._progress is None:
+            if stage not in self._waiting:
+                self._waiting[stage] = _Waiting(stage, self._patience)
+            self._waiting[stage].now(done, total)
             return
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)
         self._progress.update(self._tasks[stage], completed=done, total=total)
+
+
+class _Waiting:
+    """A stage off a terminal: how far it is, and the timer of its next line."""
+
+    def __init__(self, stage: str, patience: float) -> None:
+        self._stage, self._patience = stage, patience
+        self._done = self._total = 0.0
+        self._begun = time.monotonic()
+        self._lock = threading.Lock()  # a stage may end while its line is written
+        self._timer: threading.Timer | None = None
+        self._start(patience)
+
+    def now(self, done: float, total: float) -> None:
+        self._done, self._total = done, total
+        if done >= total:
+            self.end()
+
+    def end(self) -> None:
+        with self._lock:
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _start(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._write)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _write(self) -> None:
+        with self._lock:
+            if self._timer is None:
+                return
+            passed = time.monotonic() - self._begun
+            typer.echo(f"{self._stage}: {self._done:.0f}/{self._total:.0f} after {passed:.0f} s", err=True)
+            self._start(max(passed, self._patience))

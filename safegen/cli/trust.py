@@ -80,7 +80,7 @@ def add(
 def _print(lists: list[TrustList], *, as_json: bool, anchors: bool = False) -> None:
     described = [entry.describe() for entry in lists]
     if as_json:
-        print_json({"lists": described})
+        print_json("trust/1", {"lists": described})
         return
     for entry, said in zip(lists, described, strict=True):
         found = said["anchors"]

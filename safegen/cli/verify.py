@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from safegen.cli.shell import Bars, command, print_json
-from safegen.errors import EXIT_COULD_NOT_RUN, EXIT_DONE, EXIT_NOT_VERIFIED
-from safegen.types import Basis, Json, Status, Verdict, VerdictKind
+from safegen.cli.shell import Bars, command, print_foreign_json, print_json
+from safegen.errors import EXIT_COULD_NOT_RUN, EXIT_DONE, EXIT_NOT_VERIFIED, SafegenError
+from safegen.types import Basis, Json, Progress, Status, Verdict, VerdictKind
 
 if TYPE_CHECKING:
     from safegen.provenance.conformance import Check
@@ -42,34 +44,118 @@ _COLOUR = {
 _SIGN = {Status.PASS: "✓", Status.FAIL: "✗", Status.ABSENT: "–", Status.INCONCLUSIVE: "?", Status.NOT_RUN: "·"}
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One file and how to look at it."""
+
+    file: Path
+    neural: bool = True
+    forensic: bool = False
+    fragments: tuple[Path, ...] = ()
+    strict: bool = False
+    accept_listed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What came of one file among several: a verdict, or the error that was met."""
+
+    file: Path
+    verdict: Verdict | None = None
+    checks: tuple[Check, ...] = ()
+    error: tuple[str, str, str] = ("", "", "")  # type, message, remedy
+    error_code: int = EXIT_DONE
+
+    @property
+    def label(self) -> str:
+        return "unreadable" if self.verdict is None else str(self.verdict.verdict)
+
+    @property
+    def exit_code(self) -> int:
+        return self.error_code if self.verdict is None else _exit_code(self.verdict, self.checks)
+
+    def print_json(self) -> None:
+        if self.verdict is None:
+            error = dict(zip(("type", "message", "remedy"), self.error, strict=True))
+            print_json("error/1", {"file": str(self.file), "error": error})
+        else:
+            strict = {"strict": _strict_json(self.checks)} if self.checks else {}
+            print_json("verify/1", {"file": str(self.file), **self.verdict.to_json(), **strict})
+
+    def print_line(self) -> None:
+        told = self.error[1]
+        if self.verdict is not None:
+            entry = "" if self.verdict.entry is None else f", ledger entry {self.verdict.entry}"
+            told = "" if self.verdict.content_id is None else f"content id {self.verdict.content_id}{entry}"
+            failed = sum(not check.passed for check in self.checks)
+            told += f"{'; ' if told else ''}{failed} strict requirements do not hold" if failed else ""
+        typer.echo(f"{self.label.upper():<12}  {self.file}{f': {told}' if told else ''}")
+
+
 def run(
     *,
-    file: Path,
+    paths: Sequence[Path],
     neural: bool,
     forensic: bool,
     fragments: Sequence[Path],
     strict: bool,
     accept_listed: bool,
+    jobs: int,
     as_json: bool,
 ) -> None:
-    """Call :func:`safegen.verify`, print the verdict, and exit with its code.
+    """Call :func:`safegen.verify` on each file, print the verdicts, and exit with the worst code.
 
     With ``strict``, each requirement beyond the verdict too, and the code of "not verified" where one does not hold.
+    One file is told of in full, and what hinders is this command's error; several get a line each.
     """
     with command(as_json=as_json):
-        from safegen.verification.strict import strict_checks
-        from safegen.verification.verifier import verify
+        tasks = [_Task(path, neural, forensic, tuple(fragments), strict, accept_listed) for path in paths]
+        if len(tasks) == 1 and not tasks[0].file.is_dir():
+            with Bars() as bars:
+                answer = _look(tasks[0], bars)
+            answer.print_json() if as_json else _print_for_people(answer, neural=neural)
+            raise typer.Exit(answer.exit_code)
+        raise typer.Exit(_run_many(tasks, jobs, as_json=as_json))
 
-        with Bars() as bars:
-            verdict = verify(file, neural=neural, forensic=forensic, fragments=fragments, progress=bars)
-        checks = strict_checks(file, verdict, accept_listed=accept_listed) if strict else ()
-        if as_json:
-            print_json(verdict.to_json() | ({"strict": _strict_json(checks)} if strict else {}))
-        else:
-            _print_for_people(file, verdict)
-            if strict:
-                _print_strict(checks)
-        raise typer.Exit(_exit_code(verdict, checks))
+
+def _run_many(tasks: Sequence[_Task], jobs: int, *, as_json: bool) -> int:
+    from safegen.batch.local import gather, run_each
+
+    files, others = gather([task.file for task in tasks])
+    if others:
+        typer.echo(f"Left out: {others} files in these folders that are no video or image.", err=True)
+    each = [replace(tasks[0], file=file) for file in files]
+    counts: Counter[str] = Counter()
+    worst = EXIT_DONE
+    with Bars() as bars:
+        for done, answer in enumerate(run_each(_answer, each, jobs), 1):
+            answer.print_json() if as_json else answer.print_line()
+            counts[answer.label] += 1
+            worst = max(worst, answer.exit_code)
+            bars("verifying", done, len(each))
+    if not as_json:
+        labels = [*map(str, VerdictKind), "unreadable"]
+        told = ", ".join(f"{counts[label]} {label}" for label in labels if counts[label])
+        typer.echo(f"{len(each)} files: {told}")
+    return worst
+
+
+def _answer(task: _Task) -> _Answer:
+    """Look at one file of several; what hinders concerns that file alone."""
+    try:
+        return _look(task, None)
+    except SafegenError as error:
+        told = (type(error).__name__, str(error), error.remedy)
+        return _Answer(task.file, error=told, error_code=error.exit_code or EXIT_COULD_NOT_RUN)
+
+
+def _look(task: _Task, progress: Progress | None) -> _Answer:
+    from safegen.verification.strict import strict_checks
+    from safegen.verification.verifier import verify
+
+    verdict = verify(task.file, neural=task.neural, forensic=task.forensic, fragments=task.fragments, progress=progress)
+    checks = strict_checks(task.file, verdict, accept_listed=task.accept_listed) if task.strict else ()
+    return _Answer(task.file, verdict, checks)
 
 
 def run_crjson(*, file: Path, trust_anchors: Path | None, tsa_anchors: Path | None) -> None:
@@ -77,7 +163,7 @@ def run_crjson(*, file: Path, trust_anchors: Path | None, tsa_anchors: Path | No
     with command(as_json=True):
         from safegen.verification.strict import crjson
 
-        print_json(crjson(file, trust_anchors=trust_anchors, tsa_anchors=tsa_anchors))
+        print_foreign_json(crjson(file, trust_anchors=trust_anchors, tsa_anchors=tsa_anchors))
 
 
 def _exit_code(verdict: Verdict, checks: Sequence[Check]) -> int:
@@ -95,15 +181,17 @@ def _strict_json(checks: Sequence[Check]) -> dict[str, Json]:
     return {"passed": all(check.passed for check in checks), "requirements": requirements}
 
 
-def _print_strict(checks: Sequence[Check]) -> None:
+def _print_strict(answer: _Answer, verdict: Verdict) -> None:
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
-    failed = [check for check in checks if not check.passed]
+    failed = [check for check in answer.checks if not check.passed]
     if not failed:
-        console.print(f"[bold green]STRICT[/]  all {len(checks)} requirements hold")
+        console.print(f"[bold green]STRICT[/]  all {len(answer.checks)} requirements hold")
         return
-    console.print(f"[bold red]STRICT[/]  {len(failed)} of {len(checks)} requirements do not hold")
+    good = EXIT_CODE[verdict.verdict] == EXIT_DONE
+    why = f": exit code {answer.exit_code}, though the file is {verdict.verdict}" if good else ""
+    console.print(f"[bold red]STRICT[/]  {len(failed)} of {len(answer.checks)} requirements do not hold{why}")
     for check in failed:
         console.print(f"  {_SIGN[Status.FAIL]} [dim]{check.id}[/] ", end="")
         console.print(f"{check.summary}: {check.detail}", markup=False)
@@ -123,15 +211,31 @@ def _meaning(verdict: Verdict) -> str:
     return MEANING[verdict.verdict]
 
 
-def _print_for_people(file: Path, verdict: Verdict) -> None:
+def _print_for_people(answer: _Answer, *, neural: bool) -> None:
     from rich.console import Console
 
+    verdict = answer.verdict
+    if verdict is None:
+        return
+    label, meaning = verdict.verdict.upper(), _meaning(verdict)
+    if verdict.verdict is VerdictKind.INCONCLUSIVE and not neural:
+        label, meaning = "CHECKED IN PART", _checked(verdict)
     console = Console(soft_wrap=True, highlight=False)
-    console.print(f"[bold {_COLOUR[verdict.verdict]}]{verdict.verdict.upper()}[/]  ", end="")
-    console.print(f"{file}: {_meaning(verdict)}", markup=False)
+    console.print(f"[bold {_COLOUR[verdict.verdict]}]{label}[/]  ", end="")
+    console.print(f"{answer.file}: {meaning}", markup=False)
     if verdict.content_id is not None:
         entry = "" if verdict.entry is None else f", ledger entry {verdict.entry}"
         console.print(f"  content id {verdict.content_id}{entry}", markup=False)
     for finding in verdict.findings:
         console.print(f"  {_SIGN[finding.status]} [dim]{finding.basis:<9}[/] ", end="")
         console.print(finding.summary, markup=False)
+    if answer.checks:
+        _print_strict(answer, verdict)
+
+
+def _checked(verdict: Verdict) -> str:
+    """Say what was looked at where the caller wanted no more, and why that is no verdict."""
+    named = {Basis.METADATA: "credential", Basis.LEDGER: "ledger"}
+    hold = [named[f.basis] for f in verdict.findings if f.basis in named and f.status is Status.PASS]
+    found = f"{' and '.join(hold)} hold" if len(hold) > 1 else f"the {hold[0]} holds" if hold else "nothing found"
+    return f"{found}; the mark was not looked for (--no-neural), and without it there is no verdict"

@@ -71,10 +71,12 @@ def calibrate(
                     vae, profile, sample_hosts(vae), progress=lambda done, total: bars("round trip", done, total)
                 )
         about: dict[str, Json] = {
-            "model": model, "file": str(file), "seconds": round(seconds, 1), **describe(profile),
+            "model": model, "output": str(file), "seconds": round(seconds, 1), **describe(profile),
         }  # fmt: skip
         if as_json:
-            print_json(about if measured is None else about | {"round_trip": measured.to_json()})
+            print_json(
+                "watermark.calibrate/1", about if measured is None else about | {"round_trip": measured.to_json()}
+            )
             return
         _print_rows(f"Wrote {file}", _rows(about))
         if measured is not None:
@@ -89,7 +91,7 @@ def show(as_json: JsonFlag = False) -> None:
 
         found = list(known(Home.default()))
         if as_json:
-            print_json({"profiles": [k.to_json() for k in found]})
+            print_json("watermark.show/1", {"profiles": [k.to_json() for k in found]})
             return
         for one in found:
             _print_rows(_title(one), _rows(one.to_json()) if one.profile else {})
@@ -134,9 +136,14 @@ def read(
             encode_png(draw(file, found, home), target.path)
         if as_json:
             drawn = None if target is None else str(target.path)
-            print_json({"file": str(file), **found.to_json(), "ledger_problem": problem or None, "picture": drawn})
+            print_json(
+                "watermark.read/1",
+                {"file": str(file), **found.to_json(), "ledger_problem": problem or None, "picture": drawn},
+            )
         else:
             _print_reading(file, found, problem)
+            if target is not None:
+                typer.echo(f"Wrote {target.path}")
         raise typer.Exit(EXIT_NOT_VERIFIED if found.payload is None else EXIT_DONE)
 
 

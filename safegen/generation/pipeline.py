@@ -111,8 +111,14 @@ def protect(
     The result is called like the pipeline, with ``output=`` and ``seed=`` beside its own arguments, and writes a file
     instead of returning frames. ``fps`` is the frame rate of what the pipeline draws. ``scheme`` names the watermark
     scheme; by default the in-latent one, or the pixel one where the pipeline's latents are out of reach. ``probes`` are
-    asked besides the policy's own.
+    asked besides the policy's own. Raises InputError for what is no loaded pipeline.
     """
+    if isinstance(pipe, type) or not callable(pipe) or not hasattr(type(pipe), "components"):
+        what = f"the class {pipe.__name__}" if isinstance(pipe, type) else f"a {type(pipe).__name__}"
+        raise InputError(
+            f"protect needs a diffusers pipeline that is loaded, and got {what}.",
+            remedy="Load it first: DiffusionPipeline.from_pretrained(...). safegen.generate(model=...) takes a name.",
+        )
     source = Source(lambda _mode: pipe, ref=None, fps=fps, scheme=scheme, defaults=call_defaults(pipe))
     return ProtectedPipeline(source, policy=policy, home=home, probes=probes)
 

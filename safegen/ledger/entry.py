@@ -89,9 +89,11 @@ class Entry:
         return self.event.body
 
     def to_json(self) -> dict[str, Json]:
-        """Return the entry as plain JSON values: the leaf's fields, the leaf hash, and the damage if there is any."""
-        fields: dict[str, Json] = {"index": self.index, "time": self.time, "kind": str(self.kind)}
-        fields |= {name: getattr(self.event, name) for name in COLUMNS[2:]}
+        """Return the entry as plain JSON values: its fields, the leaf's hash, and the damage if there is any."""
+        fields: dict[str, Json] = {"entry": self.index, "time": self.time, "kind": str(self.kind)}
+        fields |= {name: getattr(self.event, name) for name in COLUMNS[2:] if name != "action"}
+        action = self.event.action
+        fields |= {"decision": None if action is None else {"action": str(action)}}
         fields |= {"body": self.event.body, "leaf_hash": self.leaf_hash}
         return fields | ({"damage": self.damage} if self.damage else {})
 

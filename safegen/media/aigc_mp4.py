@@ -14,6 +14,7 @@ PLACE: Final = "moov/udta/meta/ilst (mdta AIGC)"
 MAX_MOOV: Final = 64 << 20
 
 _KEY: Final = b"mdtaAIGC"
+_ENCODER: Final = b"\xa9too"  # the iTunes tag that names the program which wrote the file
 _C2PA: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 _ABSOLUTE: Final = frozenset({b"moof", b"mfra", b"sidx", b"ssix", b"meta"})
 """Boxes at the top of a file that hold offsets which we do not mend when the index grows."""
@@ -189,9 +190,9 @@ def _with_meta(udta: bytes, text: str) -> bytes:
             raise _damaged("two meta boxes in one place")
         old = udta[box.body : box.end]
     ilst = _children(old).get(b"ilst") if old else None
-    empty = ilst is None or ilst.body == ilst.end
+    tags = [] if ilst is None else [box.kind for box in _boxes(old, ilst.body, ilst.end)]
     if old and _handler(old) != b"mdta":
-        if not empty:
+        if any(kind != _ENCODER for kind in tags):  # ffmpeg -c copy leaves its own name there, which says nothing
             raise InputError(
                 "has tags of another kind (iTunes) at the label's place",
                 remedy="Write a copy without them first: ffmpeg -i FILE -map_metadata -1 -c copy COPY.",

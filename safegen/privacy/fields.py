@@ -32,8 +32,6 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 CONTENT: Final = "content:"
 """Begins the subject of a run that names nobody: its personal fields are erased by its content id."""
 
-SCHEMA: Final = "safegen.subject/1"
-
 
 @dataclass(frozen=True, slots=True)
 class Erased:
@@ -127,7 +125,7 @@ def export_subject(home: Home, subject: str) -> dict[str, Json]:
     with opened(home, write=False) as (ledger, personal, _):
         held = personal.held(subject)
         found: list[Json] = [one.to_json() | _about(ledger, one) for one in held]
-        return {"schema": SCHEMA, "subject": subject, "fields": found, "erased_by": list(earlier(personal, subject))}
+        return {"subject": subject, "fields": found, "erased_by": list(earlier(personal, subject))}
 
 
 def erase(home: Home, subject: str, *, ground: str, manifests: bool = False) -> Erased:

@@ -89,6 +89,11 @@ class Case:
         return found if isinstance(found, Mapping) else {}
 
     @property
+    def categories(self) -> tuple[str, ...]:
+        """Which categories wanted a person, in order."""
+        return tuple(sorted({category for category, _ in _asked(self.decision)}))
+
+    @property
     def asked(self) -> frozenset[tuple[str, str]]:
         """(category, source) of every reason that wanted a person at this stage or an earlier one."""
         both = ("decision",) if self.stage == "request" else ("decision", "frames_decision")
@@ -108,16 +113,21 @@ class Case:
         body = self.entry.body
         reasons: Any = self.decision.get("reasons", ())
         kept = ("category", "score", "threshold", "source", "classifier", "time_s")
+        decision: dict[str, Json] = {
+            "action": str(Action.REVIEW),
+            "categories": list(self.categories),
+            "reasons": [{k: r.get(k) for k in kept} for r in reasons if isinstance(r, Mapping)],
+            "spans": self.decision.get("spans", []),
+            "policy_id": self.decision.get("policy_id"),
+            "policy_sha256": self.entry.event.policy_sha256,
+        }
         return {
-            "id": self.entry.index,
+            "entry": self.entry.index,
             "content_id": self.entry.content_id,
             "time": self.entry.time,
             "stage": self.stage,
             "state": self.state(now),
-            "categories": sorted({category for category, _ in _asked(self.decision)}),
-            "reasons": [{k: r.get(k) for k in kept} for r in reasons if isinstance(r, Mapping)],
-            "spans": self.decision.get("spans", []),
-            "policy": {"id": self.decision.get("policy_id"), "sha256": self.entry.event.policy_sha256},
+            "decision": decision,
             "model": self.entry.event.model,
             "mode": body.get("mode"),
             "seed": body.get("seed"),

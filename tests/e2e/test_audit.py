@@ -32,7 +32,12 @@ def test_clips_that_were_made_are_found_by_all_that_is_known_of_them(
     shell("resign", second, "-o", again, code=0)
     row = json.loads(shell("audit", "asset", second, "--json", code=0).stdout)
     monkeypatch.setenv("SAFEGEN_HOME", str(shell.home.root))
-    assert (row["kind"], row["mode"], row["policy"], row["decision"]) == ("generated", "video", "default", "allow")
+    assert (row["kind"], row["mode"], row["policy"], row["decision"]) == (
+        "generated",
+        "video",
+        "default",
+        {"action": "allow"},
+    )
     chain = json.loads(run("chain", again, "--json").stdout)
     resigned = chain["links"][-1]["entry"]
     assert [(link["entry"], link["relation"], link["parent"]) for link in chain["links"]] == [
@@ -48,8 +53,9 @@ def test_clips_that_were_made_are_found_by_all_that_is_known_of_them(
     run("export", "-o", tmp_path / "bundle", "--manifests", "--content-id", row["content_id"])
     script = tmp_path / "bundle" / "verify.py"
     done = subprocess.run(
-        [sys.executable, "-I", "-S", script], env={}, cwd="/", capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-S", script], env={}, cwd="/", capture_output=True, text=True, check=False
     )
+    assert done.returncode == 5  # it holds; nothing was given to hold its key against
     assert f"manifests/{row['content_id']}.c2pa: the manifest that an entry names" in done.stdout
     assert f"certificates/{row['certificate']}.pem: signed files" in done.stdout
 
@@ -90,7 +96,7 @@ def test_every_question_has_an_answer(vkey: str, tmp_path: Path) -> None:
     assert entries("time", "--from", "2026-01-01") == [0, 1, 2, 3, 4]
     assert entries("time", "--to", "2026-01-01") == entries("model", "m", "--from", "2999-01-01") == []
     assert sum(json.loads(line)["entries"] for line in run("daily", "--json").stdout.splitlines()) == 5
-    assert run("daily", "--to", "2026-01-01").stdout == ""
+    assert run("daily", "--to", "2026-01-01").stdout == "0 entries\n"
     line = run("asset", f"{3:064x}").stdout.split()
     assert [line[0], *line[2:]] == ["3", "generated", f"{3:016x}", "allow", "default", "m", "0" * 12]
 
@@ -113,7 +119,7 @@ def test_a_person_is_found_by_consent_records(vkey: str, tmp_path: Path) -> None
     keys = KeyStore.load(home)
     with Ledger.open(home.ledger_url, key=keys.ledger_key) as ledger:
         ledger.append(
-            Event("generated", "f" * 16, {"consents": [{"id": json.loads(signed.stdout)["id"], "state": "valid"}]})
+            Event("generated", "f" * 16, {"consents": [{"id": json.loads(signed.stdout)["consent"], "state": "valid"}]})
         )
     assert entries("consent", record) == entries("consent", "ada example", "--records", record.parent) == [5]
     assert "consent valid" in run("consent", record).stdout
@@ -124,6 +130,9 @@ def test_a_person_is_found_by_consent_records(vkey: str, tmp_path: Path) -> None
 
 def test_csv_and_parquet_hold_every_column(vkey: str, tmp_path: Path) -> None:
     wanted = [json.loads(line) for line in run("model", "m", "--json").stdout.splitlines()]
+    for row in wanted:  # JSON names its shape, and has what was decided as an object
+        del row["schema"]
+        row["decision"] = row["decision"]["action"]
     told = list(csv.DictReader(io.StringIO(run("model", "m", "--csv").stdout)))
     plain = [
         {name: "" if value is None else str(value) for name, value in row.items()} | {"damage": ""} for row in wanted
@@ -157,7 +166,7 @@ def test_a_chain_is_drawn(vkey: str, tmp_path: Path) -> None:
 def test_a_bundle_is_written_and_says_what_it_is(vkey: str, tmp_path: Path) -> None:
     assert "3 of 5 entries" in run("export", "-o", tmp_path / "a.zip", *clips(0, 1, 2)).stdout
     said = json.loads(run("export", "-o", tmp_path / "b", "--from", "2026-01-01", "--json").stdout)
-    assert (said["path"], said["entries"], said["size"], said["manifests"]) == (str(tmp_path / "b"), 5, 5, 0)
+    assert (said["output"], said["entries"], said["size"], said["manifests"]) == (str(tmp_path / "b"), 5, 5, 0)
     run("export", "-o", tmp_path / "b", "--force", "--since", tmp_path / "b" / "checkpoint")
     assert "5 entries of the earlier checkpoint" in subprocess.run(
         [sys.executable, tmp_path / "b" / "verify.py", "--key", vkey], capture_output=True, text=True, check=True

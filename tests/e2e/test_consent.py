@@ -44,25 +44,25 @@ def test_the_whole_way_by_the_commands(fresh_home: Home, tmp_path: Path) -> None
     refused = shell.json(*call, "--consent", record, code=3)["error"]
     assert "consent_unknown_signer" in refused["message"]
     assert not clip.exists()
-    assert shell.json("consent", "trust", code=0)["id"] == signed["signer"]
+    assert shell.json("consent", "trust", "--own", code=0)["signer"] == signed["signer"]
     assert shell.json("consent", "check", record, code=0)["state"] == "valid"
 
     made = shell.json(*call, "--consent", record, code=0)
-    assert made["consents"] == [signed["id"]]
+    assert made["consents"] == [signed["consent"]]
     assert made["decision"]["action"] == "allow"
     entry = shell.json("ledger", "show", str(made["entry"]), code=0)
     assert entry["body"]["consents"] == [
-        {"id": signed["id"], "sha256": signed["sha256"], "signer": signed["signer"], "state": "valid"}
+        {"id": signed["consent"], "sha256": signed["sha256"], "signer": signed["signer"], "state": "valid"}
     ]
     (generation,) = [a["data"] for a in assertions(clip) if a["label"] == "org.safegen.generation"]
-    assert generation["consents"] == [{"id": signed["id"], "alg": "sha256", "hash": signed["sha256"]}]
+    assert generation["consents"] == [{"id": signed["consent"], "alg": "sha256", "hash": signed["sha256"]}]
     assert shell.json("verify", clip, code=0)["verdict"] == "verified"
     for path in [clip, *(p for p in fresh_home.root.rglob("*") if p.is_file())]:
         assert SUBJECT.encode() not in path.read_bytes(), path
 
     revoked = shell.json("consent", "revoke", record, "--by", "ada", "--reason", "enough", code=0)
     assert shell.json("ledger", "show", str(revoked["entry"]), code=0)["kind"] == "consent_revoked"
-    shell("consent", "revoke", signed["id"], code=2)
+    shell("consent", "revoke", signed["consent"], code=2)
     clip.unlink()
     assert "consent_revoked" in shell.json(*call, "--consent", record, code=3)["error"]["message"]
 

@@ -143,7 +143,7 @@ def test_an_edited_ledger_row_is_named(edited_home: Home, made: Made) -> None:
     shell = Shell(edited_home)
     report = shell.json("ledger", "fsck", code=1)
     assert report["ok"] is False
-    assert (entry, "kind") in {(p["index"], p["column"]) for p in report["problems"]}
+    assert (entry, "kind") in {(p["entry"], p["column"]) for p in report["problems"]}
     said = shell("ledger", "fsck", code=1).stdout
     assert f"entry {entry}" in said
 
@@ -178,7 +178,7 @@ def test_old_marks_stay_readable_after_new_keys(edited_home: Home, made: Made) -
 
 def test_ledger_list_prints_a_line_per_entry(shell: Shell, made: Made) -> None:
     lines = [json.loads(line) for line in shell("ledger", "list", "--json", code=0).stdout.splitlines()]
-    assert [e["index"] for e in lines] == list(range(len(lines)))
+    assert [e["entry"] for e in lines] == list(range(len(lines)))
     entry = lines[made.printed["entry"]]
     assert (entry["kind"], entry["content_id"]) == ("generated", made.printed["content_id"])
     assert entry["asset_sha256"] == made.printed["sha256"]

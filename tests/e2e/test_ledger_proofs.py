@@ -40,7 +40,7 @@ def test_a_proof_and_a_receipt_hold_elsewhere(vkey: str, tmp_path: Path, monkeyp
     leaf.write_text(shown["leaf"])
     monkeypatch.setenv("SAFEGEN_HOME", str(tmp_path / "elsewhere"))  # no keys, no ledger
     for file in (proof, receipt):
-        assert json.loads(run("check", file, "--leaf", leaf, "--key", vkey, "--json"))["index"] == 3
+        assert json.loads(run("check", file, "--leaf", leaf, "--key", vkey, "--json"))["entry"] == 3
     leaf.write_text(shown["leaf"].replace('"number":3', '"number":4'))
     for file in (proof, receipt):
         assert json.loads(run("check", file, "--leaf", leaf, "--key", vkey, "--json", code=1))["holds"] is False

@@ -35,15 +35,15 @@ def test_the_whole_way_by_the_commands(fresh_home: Home, tmp_path: Path) -> None
     error = shell.json(*call, code=3)["error"]
     assert "safegen review approve 0" in error["remedy"]
     (waiting,) = lines(shell, "list")
-    assert (waiting["id"], waiting["stage"], waiting["state"]) == (0, "request", "waiting")
-    assert waiting["categories"] == ["likeness"]
+    assert (waiting["entry"], waiting["stage"], waiting["state"]) == (0, "request", "waiting")
+    assert waiting["decision"]["categories"] == ["likeness"]
     assert waiting["text"] is None
     assert "Ada" not in json.dumps(waiting)
 
     approved = shell.json("review", "approve", "0", "--by", "eve", "--reason", "agreed by mail", code=0)
     assert lines(shell, "list") == []
-    shell("review", "approve", "0", code=2)
-    shell("review", "approve", "77", code=2)
+    shell("review", "approve", "0", "--by", "eve", "--reason", "again", code=2)
+    shell("review", "approve", "77", "--by", "eve", "--reason", "again", code=2)
     shell.json("generate", f"{PROMPT} again", *call[2:], code=3)
     made = shell.json(*call, code=0)
     assert made["approvals"] == [approved["entry"]]
@@ -58,7 +58,7 @@ def test_the_whole_way_by_the_commands(fresh_home: Home, tmp_path: Path) -> None
     again = shell.json(*call, code=3)["error"]
     assert again["decision"]["action"] == "review"
     (waiting,) = [case for case in lines(shell, "list") if case["prompt_commitment"] is not None][-1:]
-    shell("review", "deny", str(waiting["id"]), "--reason", "once is enough", code=0)
+    shell("review", "deny", str(waiting["entry"]), "--by", "eve", "--reason", "once is enough", code=0)
     denied = shell.json(*call, code=3)["error"]["decision"]
     assert (denied["action"], denied["reasons"][0]["category"]) == ("block", "denied")
     assert shell.json("ledger", "fsck", code=0)["ok"]
@@ -119,7 +119,7 @@ def test_frames_that_wait_are_approved_for_their_seed(
         reviews = Reviews(ledger, public_key=keys.ledger_public_key, personal=Personal(ledger, fresh_home))
         (case,) = reviews.cases()
         said = case.to_json(dt.datetime.now(dt.UTC))
-        assert (said["stage"], said["categories"]) == ("frames", ["sexual"])
+        assert (said["stage"], said["decision"]["categories"]) == ("frames", ["sexual"])
         assert said["spans"][0]["start_s"] == 0.0  # type: ignore[index, call-overload]
         reviews.approve(case.entry.index, by="eve", reason="")
     made = safegen.generate("a ball on grass at sunset", output=output, seed=5, **call)

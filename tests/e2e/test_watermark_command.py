@@ -144,9 +144,9 @@ def test_calibrating_keeps_the_profile_and_show_lists_it(tmp_path: Path, pipelin
     told = shell.json("watermark", "calibrate", "--model", pipeline_folder, code=0)
     assert told["latent_channels"] == 16
     assert told["gain"] > 0
-    assert Path(told["file"]).parent == home.root / "profiles"
+    assert Path(told["output"]).parent == home.root / "profiles"
     listed = {p["digest"]: p for p in shell.json("watermark", "show", code=0)["profiles"]}
-    assert listed[told["digest"]]["file"] == told["file"]
+    assert listed[told["digest"]]["file"] == told["output"]
     assert listed[told["digest"]]["notes"] == told["notes"]
     broken = home.root / "profiles" / "broken.safetensors"
     broken.write_bytes(b"broken")

@@ -14,7 +14,7 @@ import imageio_ffmpeg
 import pytest
 
 from safegen import KeyStore, opencv
-from safegen.cli import diagnosis
+from safegen.cli import doctor
 from safegen.settings import Home
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +82,7 @@ def test_two_versions_of_opencv_in_one_folder_are_no_sound_installation(
     monkeypatch.setattr(
         importlib.metadata, "version", lambda name: "4.10.0.84" if name == "opencv-python-headless" else real(name)
     )
-    check = diagnosis._opencv(Home(tmp_path))
+    check = doctor._opencv(Home(tmp_path))
     assert not check.ok
     assert "4.10.0.84" in check.summary
     assert COMMAND + real("opencv-python") in check.remedy

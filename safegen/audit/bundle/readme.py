@@ -22,8 +22,9 @@ You need Python 3.9 or later (https://www.python.org) and nothing else: no other
 The key above is the one that the operator handed over with this folder. Ask for it again by another way (a letter, the
 operator's web site, an earlier folder) and use that one: whoever forged everything here would have put in a key of
 their own. The program says for each record whether it holds, and ends with exit code 0 if all of it does, with 1 if
-anything does not. You can read the program before you run it: it is a text file, the same in every bundle that this
-version of safegen writes. Files that you add to this folder yourself are named as not listed; keep them elsewhere.
+anything does not, and with 5 if all of it does under the key in this folder and you gave no other. You can read the
+program before you run it: it is a text file, the same in every bundle that this version of safegen writes. Files that
+you add to this folder yourself are named as not listed; keep them elsewhere.
 
 The files
 ---------

@@ -3,9 +3,11 @@
     python verify.py [BUNDLE] [--key VKEY] [--earlier CHECKPOINT] [--json]
 
 BUNDLE is the bundle's folder or zip file; without it, the folder that this script lies in. VKEY is the ledger's public
-key as its operator publishes it; without it the key in the bundle is used, which whoever forged the whole bundle could
-have replaced. CHECKPOINT is a checkpoint of this ledger that you kept yourself. Exit code: 0 everything holds,
-1 something does not, 2 the bundle cannot be read.
+key as its operator publishes it; CHECKPOINT is a checkpoint of this ledger that you kept yourself. With neither, only
+the key in the bundle is there to check with, which whoever forged the whole bundle could have replaced.
+
+Exit code: 0 everything holds, 1 something does not, 2 the bundle cannot be read, 5 everything holds under the bundle's
+own key, and nothing from elsewhere says that this is the ledger's.
 
 What is checked: every file against CONTENTS, CONTENTS against its signature, the signed checkpoint, every entry against
 the checkpoint by its inclusion proof, the earlier checkpoint by a consistency proof, certificates and manifests against
@@ -29,6 +31,7 @@ if sys.version_info < (3, 9):  # noqa: UP036 - this file runs elsewhere than the
     sys.exit("verify.py needs Python 3.9 or later")
 
 FORMAT = "safegen.audit-bundle/1"
+SCHEMA = "safegen.audit-check/1"
 MOST_BYTES = 4 << 30
 FAULTS = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError)
 
@@ -255,6 +258,7 @@ class Result:
     def __init__(self) -> None:
         self.checks: list[tuple[bool, str]] = []
         self.rows: list[dict[str, object]] = []
+        self.vouched = False  # whether a key or a checkpoint from elsewhere was held against the bundle's key
 
     def tell(self, good: bool, words: str) -> bool:
         """Note a check's outcome."""
@@ -266,6 +270,11 @@ class Result:
         """Whether every check passed."""
         return all(good for good, _ in self.checks)
 
+    @property
+    def exit_code(self) -> int:
+        """What the process ends with."""
+        return 1 if not self.holds else 0 if self.vouched else 5
+
 
 def check_bundle(files: dict[str, bytes], vkey: str = "", earlier: bytes = b"") -> Result:
     """Check everything that the files of a bundle say."""
@@ -276,7 +285,7 @@ def check_bundle(files: dict[str, bytes], vkey: str = "", earlier: bytes = b"") 
         result.tell(False, "ledger.vkey holds no public key: " + str(error))
         return result
     if vkey:
-        result.tell(key.text == vkey.strip(), "the bundle's key is the one that you gave")
+        result.vouched = result.tell(key.text == vkey.strip(), "the bundle's key is the one that you gave")
     check_contents(files, key, result)
     try:
         checkpoint = Checkpoint(files["checkpoint"], key)
@@ -327,7 +336,8 @@ def check_entries(files: dict[str, bytes], checkpoint: Checkpoint, result: Resul
             last = index
             name = f"proofs/{index}.tlog-proof"
             proofs.add(name)
-            row.update({key: leaf[key] for key in ("time", "kind", "content_id", "action")}, entry=index)
+            row.update({key: leaf[key] for key in ("time", "kind", "content_id")}, entry=index)
+            row["decision"] = None if leaf["action"] is None else {"action": leaf["action"]}
             check_proof(files[name], index, line, checkpoint)
             row["holds"] = True
             found.append({**leaf, "_bytes": line})
@@ -389,7 +399,8 @@ def check_history(files: dict[str, bytes], new: Checkpoint, key: Key, kept: byte
         result.tell(holds, f"the {old.size} entries of the earlier checkpoint are still there, unchanged")
         if kept:
             mine = Checkpoint(kept, key)
-            result.tell((mine.size, mine.root) == (old.size, old.root), "it is the checkpoint that you kept")
+            same = result.tell((mine.size, mine.root) == (old.size, old.root), "it is the checkpoint that you kept")
+            result.vouched = result.vouched or same  # and it is signed with the bundle's key
     except FAULTS as error:
         result.tell(False, "consistency: " + str(error))
 
@@ -434,12 +445,15 @@ def table(result: Result) -> Iterator[str]:
     """Yield the outcome as lines."""
     for row in result.rows:
         told = [f"{row['entry'] if row['entry'] is not None else '?':>8}"]
-        for name, width in (("time", 27), ("kind", 12), ("content_id", 16), ("action", 8)):
-            told.append(f"{row.get(name) or '-'!s:<{width}}")
+        decision = row.get("decision")
+        action = decision["action"] if isinstance(decision, dict) else None
+        for value, width in ((row.get("time"), 27), (row.get("kind"), 12), (row.get("content_id"), 16), (action, 8)):
+            told.append(f"{value or '-'!s:<{width}}")
         yield "  ".join([*told, "holds" if row["holds"] else f"DOES NOT HOLD: {row['problem']}"])
     for good, words in result.checks:
         yield ("ok    " if good else "WRONG ") + words
-    yield "THE BUNDLE HOLDS" if result.holds else "THE BUNDLE DOES NOT HOLD"
+    verdicts = {0: "HOLDS", 1: "DOES NOT HOLD", 5: "HOLDS UNDER ITS OWN KEY"}
+    yield f"THE BUNDLE {verdicts[result.exit_code]}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -460,15 +474,16 @@ def main(arguments: Sequence[str]) -> int:
     result = check_bundle(files, given.key, kept)
     if given.json:
         checks = [{"good": good, "check": words} for good, words in result.checks]
-        body = {"holds": result.holds, "key_given": bool(given.key), "entries": result.rows, "checks": checks}
+        body = {"schema": SCHEMA, "holds": result.holds, "vouched": result.vouched, "entries": result.rows}
+        body["checks"] = checks
         sys.stdout.write(json.dumps(body) + "\n")
     else:
         sys.stdout.write("\n".join(table(result)) + "\n")
-        if not given.key:
+        if result.exit_code == 5:
             vkey = files.get("ledger.vkey", b"").decode("utf-8", "replace").strip()
             sys.stdout.write("The key was taken from the bundle itself. Compare it with the one that you have from\n")
             sys.stdout.write(f"elsewhere, or give that one with --key: {vkey}\n")
-    return 0 if result.holds else 1
+    return result.exit_code
 
 
 if __name__ == "__main__":

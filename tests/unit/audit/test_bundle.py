@@ -111,9 +111,19 @@ def test_an_auditor_checks_a_folder_with_python_alone(bundle: Path, vkey: str, h
     assert "these are all entries of the ledger" in told
     assert "the 7 entries of the earlier checkpoint are still there" in told
     assert "1 certificates are not included: 0000" in told
-    assert vkey in run(bundle / "verify.py")  # asks to compare the key
-    said = json.loads(run(bundle / "verify.py", bundle, "--json"))
-    assert (said["holds"], said["key_given"], [row["entry"] for row in said["entries"]]) == (True, False, [*range(12)])
+    said = json.loads(run(bundle / "verify.py", bundle, "--json", "--key", vkey))
+    assert (said["holds"], said["vouched"], [row["entry"] for row in said["entries"]]) == (True, True, [*range(12)])
+
+
+def test_a_bundle_under_nothing_but_its_own_key_was_said_to_hold(bundle: Path, vkey: str, home: Home) -> None:
+    told = run(bundle / "verify.py", code=5)
+    assert "THE BUNDLE HOLDS UNDER ITS OWN KEY\n" in told
+    assert vkey in told.splitlines()[-1]  # asks to compare the key
+    said = json.loads(run(bundle / "verify.py", bundle, "--json", code=5))
+    assert (said["holds"], said["vouched"]) == (True, False)
+    run(bundle / "verify.py", "--earlier", home.root / "earlier")  # signed with the same key, and kept elsewhere
+    other = VerifierKey.of("other.example", Ed25519PrivateKey.generate())
+    assert "WRONG the bundle's key" in run(bundle / "verify.py", "--key", other, code=1)
 
 
 @pytest.mark.parametrize("version", ["3.9", "3.13"])
@@ -190,7 +200,7 @@ def test_the_program_says_so(bundle: Path, tmp_path: Path, name: str) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     (copy / name).write_bytes((copy / name).read_bytes().replace(b"e", b"f"))
     told = run(copy / "verify.py", code=1)
-    assert told.splitlines()[-3] == "THE BUNDLE DOES NOT HOLD"
+    assert told.splitlines()[-1] == "THE BUNDLE DOES NOT HOLD"
     assert "WRONG " in told
     assert json.loads(run(copy / "verify.py", "--json", code=1))["holds"] is False
 

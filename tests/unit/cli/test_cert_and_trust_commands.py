@@ -50,7 +50,7 @@ def test_cert_init_makes_a_signer_without_defects(tmp_path: Path, algorithm: str
     assert (tmp_path / "pki" / "signing.key").stat().st_mode & 0o777 == 0o600
     assert open_signer(made["signer"]).algorithm == algorithm
     assert run("cert", "lint", tmp_path / "pki" / "chain.pem") == {
-        "file": str(tmp_path / "pki" / "chain.pem"), "ok": True, "defects": [],
+        "schema": "safegen.cert.lint/1", "file": str(tmp_path / "pki" / "chain.pem"), "ok": True, "defects": [],
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import subprocess
 import zlib
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from safegen.errors import InputError, UnreadableMediaError
+from safegen.errors import InputError, MediaError, UnreadableMediaError
 from safegen.media import decode, encode_png, encode_video
 from safegen.media.aigc import AigcRecord, read_aigc, write_aigc
 
@@ -163,6 +164,31 @@ def test_mp4_with_the_index_before_or_behind(tmp_path: Path, originals: dict[str
     write_aigc(path, RECORD)
     assert mp4_label(path.read_bytes())[2] == TEXT
     assert np.array_equal(before, list(decode(path)))
+
+
+def test_a_copy_by_ffmpeg_was_refused_for_the_name_that_ffmpeg_leaves_in_it(
+    tmp_path: Path, originals: dict[str, bytes]
+) -> None:
+    source, path = put(tmp_path, "source.mp4", originals["mp4"]), tmp_path / "copy.mp4"
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", source, "-c", "copy", path], check=True)
+    assert b"\xa9too" in path.read_bytes()
+    before = list(decode(path))
+    write_aigc(path, RECORD)
+    assert mp4_label(path.read_bytes())[2] == TEXT
+    assert np.array_equal(before, list(decode(path)))
+
+
+def test_the_remedy_for_a_file_with_tags_of_another_kind_works(tmp_path: Path, originals: dict[str, bytes]) -> None:
+    source, path, copy = put(tmp_path, "source.mp4", originals["mp4"]), tmp_path / "title.mp4", tmp_path / "copy.mp4"
+    titled = ["-v", "error", "-i", source, "-c", "copy", "-metadata", "title=A walk", path]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *map(str, titled)], check=True)
+    with pytest.raises(InputError, match="iTunes") as caught:
+        write_aigc(path, RECORD)
+    (command,) = re.findall(r"ffmpeg (-i FILE .* COPY)", caught.value.remedy)
+    words = [{"FILE": str(path), "COPY": str(copy)}.get(word, word) for word in command.split()]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *words], check=True)
+    write_aigc(copy, RECORD)
+    assert mp4_label(copy.read_bytes())[2] == TEXT
 
 
 def test_mp4_keeps_other_keys_that_ffmpeg_wrote(tmp_path: Path, originals: dict[str, bytes]) -> None:
@@ -344,7 +370,7 @@ def test_damage_ends_in_our_own_errors(
     try:
         read_aigc(labelled)
         write_aigc(labelled, RECORD)
-    except InputError:  # UnreadableMediaError is one
+    except (InputError, MediaError):  # of some damage only reading back tells
         assert labelled.read_bytes() == content
 
 

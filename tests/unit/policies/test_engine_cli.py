@@ -42,8 +42,8 @@ def test_lint_names_file_line_and_field(broken: Path) -> None:
     ]
     body = told("lint", broken, code=1)
     assert (body["ok"], [d["line"] for d in body["defects"]]) == (False, [6, 8])
-    assert told("lint", "eu") == {"file": "eu", "ok": True, "defects": []}
-    assert "no policy pack" in told("lint", "no-such", code=4)["error"]["message"]
+    assert told("lint", "eu") == {"schema": "safegen.policy.lint/1", "file": "eu", "ok": True, "defects": []}
+    assert "no policy pack" in told("lint", "no-such", code=2)["error"]["message"]
     broken.write_text("a: [", encoding="utf-8")
     assert "line 1" in told("lint", broken, code=4)["error"]["message"]
 
@@ -92,7 +92,7 @@ def test_check_judges_pictures_and_negative_prompts(tmp_path: Path) -> None:
 
     path = tmp_path / "grey.png"
     Image.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(path)
-    body = told("check", "a tree", "--image", path, "--negative-prompt", "blurry")
+    body = told("check", "a tree", "--image", path, "--negative-prompt", "blurry")["decision"]
     assert body["sources"] == ["prompt", "negative_prompt", "image"]
     assert [c["status"] for c in body["classifiers"]] == ["ran"] * len(body["classifiers"])
     path.write_bytes(b"no picture")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from safegen.errors import ConfigError
+from safegen.errors import ConfigError, InputError
 from safegen.policies.pack.loading import LOCKED_FLOOR, Rule, list_packs, load_pack
 from safegen.policies.pack.model import WITHHELD
 from safegen.types import Action
@@ -88,7 +88,7 @@ def test_file_that_is_no_pack_is_refused(tmp_path: Path, body: bytes) -> None:
 
 
 def test_missing_pack_names_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(InputError) as caught:
         load_pack("no-such-pack")
     assert "default" in caught.value.remedy
 

@@ -81,7 +81,7 @@ def test_what_stopped_for_review_waits_and_nothing_else(ledger: Ledger, reviews:
     (case,) = reviews.cases()
     assert (case.entry.index, case.state(now)) == (waits, "waiting")
     said = case.to_json(now)
-    assert said["categories"] == ["likeness"]
+    assert said["decision"]["categories"] == ["likeness"]
     assert json.loads(json.dumps(said)) == said
     assert "garden" not in json.dumps(said)
     with pytest.raises(InputError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from safegen import generators
-from safegen.cli import diagnosis
+from safegen.cli import doctor
 from safegen.generators import ModelRef, resolve
 from safegen.settings import Home
 
@@ -25,8 +25,8 @@ def test_the_model_is_shown_with_the_vocabulary_that_its_card_notes(
     (tmp_path / "card.json").write_text(json.dumps(card | {"vocabulary": {"shape": ["ball", "cube"]}}), "utf-8")
     copied: ModelRef = resolve(str(tmp_path))
     monkeypatch.setattr(generators, "resolve", lambda name: copied)
-    assert diagnosis._model(Home(tmp_path)).facts["vocabulary"] == {"shape": ["ball", "cube"]}
+    assert doctor._model(Home(tmp_path)).facts["vocabulary"] == {"shape": ["ball", "cube"]}
     monkeypatch.undo()
-    assert diagnosis._model(Home(tmp_path)).facts.get("vocabulary") == json.loads(
+    assert doctor._model(Home(tmp_path)).facts.get("vocabulary") == json.loads(
         (pipe / "card.json").read_text("utf-8")
     ).get("vocabulary")
