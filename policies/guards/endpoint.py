@@ -113,7 +113,7 @@ class ModerationEndpoint:
         for attempt in range(self._retries + 1):
             status, raw, wait = self._post(body, until)
             if status == 200:
-                return self._read(raw)
+                return self._scores_of(raw)
             if status not in _AGAIN and status != 0:
                 break
             if attempt < self._retries:
@@ -146,7 +146,7 @@ class ModerationEndpoint:
         except httpx.HTTPError:
             return 0, b"", 0.0
 
-    def _read(self, raw: bytes) -> dict[str, float]:
+    def _scores_of(self, raw: bytes) -> dict[str, float]:
         try:
             answer = json.loads(raw)
             (result,) = answer["results"]

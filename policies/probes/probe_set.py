@@ -153,7 +153,7 @@ class ProbeUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class AskedProbe:
     """A probe that is asked for: loaded, or the run that says why it is not."""
 
     use: ProbeUse
@@ -162,7 +162,7 @@ class Held:
     trouble: ClassifierRun | None = None
 
     @classmethod
-    def load(cls, use: ProbeUse, folders: Sequence[Path]) -> Held:
+    def load(cls, use: ProbeUse, folders: Sequence[Path]) -> AskedProbe:
         """Load it. A file that is missing has not run; one that is altered or damaged has failed."""
         path = use.locate(folders)
         name = f"probe:{path.stem.removeprefix('probe-')}"
@@ -193,7 +193,7 @@ class Held:
 def known_probes(*folders: Path) -> list[dict[str, Json]]:
     """Describe every probe in ``folders`` and those that come with safegen, damaged ones too."""
     paths = [path for folder in (*folders, SHIPPED) for path in sorted(folder.glob("probe-*.safetensors"))]
-    return [Held.load(ProbeUse(str(path)), ()).to_json() for path in paths]
+    return [AskedProbe.load(ProbeUse(str(path)), ()).to_json() for path in paths]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class ProbeSet:
     """The probes that one policy, and perhaps one caller, ask for."""
 
     pack: Pack
-    held: tuple[Held, ...] = ()
+    held: tuple[AskedProbe, ...] = ()
 
     @classmethod
     def load(cls, pack: Pack, extra: Sequence[str | Path] = (), *, folders: Sequence[Path] = ()) -> ProbeSet:
@@ -210,9 +210,9 @@ class ProbeSet:
         Trouble with the pack's probes becomes part of every decision; an extra probe that is missing raises InputError,
         a damaged one PolicyError.
         """
-        held = [Held.load(use, folders) for use in uses_of(pack)]
+        held = [AskedProbe.load(use, folders) for use in uses_of(pack)]
         for use in extra:
-            mine = Held.load(ProbeUse(str(use), required=True), folders)
+            mine = AskedProbe.load(ProbeUse(str(use), required=True), folders)
             if mine.trouble is not None and mine.trouble.status is RunStatus.NOT_RUN:
                 raise InputError(
                     f"There is no probe {str(use)!r}.", remedy="Name a .safetensors file, or a known probe."
@@ -254,7 +254,7 @@ class ProbeCase:
     runs: list[ClassifierRun] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
 
-    def judged(self, held: Held, score: float, at: str, milliseconds: float) -> None:
+    def judged(self, held: AskedProbe, score: float, at: str, milliseconds: float) -> None:
         """Take a probe's score; one that is no number in [0, 1] is a failure."""
         probe = held.probe
         if probe is None or not (math.isfinite(score) and 0 <= score <= 1):
@@ -272,15 +272,15 @@ class ProbeCase:
         if action is not Action.ALLOW:
             self.reasons.append(Reason(probe.category, action, score, threshold, probe.source, held.name, view=at))
 
-    def failed(self, held: Held, why: str, at: str, milliseconds: float = 0.0) -> None:
+    def failed(self, held: AskedProbe, why: str, at: str, milliseconds: float = 0.0) -> None:
         """Record that a probe was asked and gave no answer: the pack's ``on_error``, whether it is required or not."""
         self.trouble(held, _run(held.use, held.name, held.probe, RunStatus.FAILED, milliseconds, f"{why}, {at}"))
 
-    def not_run(self, held: Held, why: str) -> None:
+    def not_run(self, held: AskedProbe, why: str) -> None:
         """Record that a probe could not be asked: ``on_missing_classifier`` if it is required, else only a record."""
         self.trouble(held, _run(held.use, held.name, held.probe, RunStatus.NOT_RUN, 0.0, why))
 
-    def trouble(self, held: Held, run: ClassifierRun) -> None:
+    def trouble(self, held: AskedProbe, run: ClassifierRun) -> None:
         """Take a run that failed, or that never was."""
         self.runs.append(run)
         source = held.probe.source if held.probe is not None else "generation"

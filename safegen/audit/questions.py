@@ -165,7 +165,7 @@ def answer(ledger: AuditLedger, queries: Sequence[Query], limit: int | None) -> 
     found = [ledger.rows(query, limit) for query in queries]
     order = "time" if all(query.by_time for query in queries) else "entry"
     for row in islice(heapq.merge(*found, key=lambda row: row[order]), limit):  # type: ignore[arg-type,return-value]
-        yield {name: _text(value) for name, value in row.items()}
+        yield {name: _without_surrogates(value) for name, value in row.items()}
 
 
 def pages(query: Query, begin: str, end: str, after: int) -> Query:
@@ -225,7 +225,7 @@ def _query() -> type[Query]:
     return Query
 
 
-def _text(value: Json) -> Json:
+def _without_surrogates(value: Json) -> Json:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
 
 

@@ -162,8 +162,8 @@ def _parse(fields: object) -> Consent:
     if not isinstance(fields["salt"], str) or not re.fullmatch(r"[0-9a-f]{32}", fields["salt"]):
         raise InputError("salt is not 32 hex digits")
     consent = Consent(
-        subject=_text(fields["subject"], "subject"),
-        granted_by=_text(fields["granted_by"], "granted_by"),
+        subject=_short_text(fields["subject"], "subject"),
+        granted_by=_short_text(fields["granted_by"], "granted_by"),
         not_before=parse_time(fields["not_before"], "not_before"),
         expires=parse_time(fields["expires"], "expires"),
         aliases=_texts(fields["aliases"], "aliases"),
@@ -183,7 +183,7 @@ def _parse(fields: object) -> Consent:
     return consent
 
 
-def _text(value: object, name: str) -> str:
+def _short_text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value.strip() or len(value) > 200 or not value.isprintable():
         raise InputError(f"{name} is not a text of 1 to 200 printable characters")
     return value
@@ -192,7 +192,7 @@ def _text(value: object, name: str) -> str:
 def _texts(value: object, name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > 100:
         raise InputError(f"{name} is not a list of at most 100 texts")
-    return tuple(_text(item, name) for item in value)
+    return tuple(_short_text(item, name) for item in value)
 
 
 def _plain(fields: Mapping[str, Any]) -> Any:

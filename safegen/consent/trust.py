@@ -99,7 +99,7 @@ def trust_signer(home: Home, pem: Path, name: str) -> Signer:
         raise InputError("A signer needs a name of 1 to 200 printable characters.", remedy="Give it with --name.")
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     signer = Signer(public_id(key), name, public_pem(key).decode(), now)
-    _write(home, (*(s for s in signers(home) if s.id != signer.id), signer))
+    _write_signers(home, (*(s for s in signers(home) if s.id != signer.id), signer))
     return signer
 
 
@@ -109,7 +109,7 @@ def distrust_signer(home: Home, signer_id: str) -> Signer:
     gone = [s for s in held if s.id == signer_id]
     if not gone:
         raise InputError(f"No trusted signer has the id {signer_id}.", remedy="`safegen consent show` names them.")
-    _write(home, tuple(s for s in held if s.id != signer_id))
+    _write_signers(home, tuple(s for s in held if s.id != signer_id))
     return gone[0]
 
 
@@ -195,7 +195,7 @@ def _public(pem: bytes) -> Ed25519PublicKey:
     return key
 
 
-def _write(home: Home, held: tuple[Signer, ...]) -> None:
+def _write_signers(home: Home, held: tuple[Signer, ...]) -> None:
     document = {"schema": SCHEMA, "signers": [signer.to_json() for signer in held]}
     folder = _folder(home)
     try:

@@ -105,7 +105,7 @@ def seal(
         "expires": expires.astimezone(dt.UTC).isoformat(timespec="seconds"),
     }
     payload = rfc8785.dumps(fields)
-    return f"{_text(payload)}.{_text(_tag(payload, keys))}"
+    return f"{_base64url(payload)}.{_base64url(_tag(payload, keys))}"
 
 
 def refusal(
@@ -193,7 +193,7 @@ def _tag(payload: bytes, keys: KeyStore) -> bytes:
     return hmac.digest(key, payload, "sha256")
 
 
-def _text(data: bytes) -> str:
+def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from safegen.errors import BlockedError, GeneratorError
 from safegen.generators.observing import Observer, bound_parts, latent_features, part_digest, text_features
-from safegen.policies.probes.probe_set import LATENTS, TEXT_STATES, Held, Probe, ProbeSet
+from safegen.policies.probes.probe_set import LATENTS, TEXT_STATES, AskedProbe, Probe, ProbeSet
 from safegen.watermark.clip.latent_residual import step_count
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ProbeWatch(Observer):
                 waiting.append(held)
         super().__init__(pipe, shape, sorted({h.probe.part for h in waiting if h.probe is not None}))
         self._waiting = waiting  # not asked yet
-        self._plan: dict[int, list[tuple[Held, int]]] | None = None
+        self._plan: dict[int, list[tuple[AskedProbe, int]]] | None = None
         self._stop_if_refused(0, 0)
 
     @property
@@ -86,10 +86,10 @@ class ProbeWatch(Observer):
             self._give_up(held, "the run had no step of its noise level")
         self._stop_if_refused(step_count(self._pipe), step_count(self._pipe))
 
-    def _of(self, source: str) -> tuple[Held, ...]:
+    def _of(self, source: str) -> tuple[AskedProbe, ...]:
         return tuple(h for h in self._waiting if h.probe is not None and h.probe.source == source)
 
-    def _give_up(self, held: Held, why: str) -> None:
+    def _give_up(self, held: AskedProbe, why: str) -> None:
         self._waiting.remove(held)
         self._case.not_run(held, why)
 
@@ -114,7 +114,7 @@ class ProbeWatch(Observer):
         for held, row in due:
             self._ask(held, row, looked, f"after step {step} of {step_count(self._pipe)}")
 
-    def _plan_of(self, probes: tuple[Held, ...], step: int) -> dict[int, list[tuple[Held, int]]]:
+    def _plan_of(self, probes: tuple[AskedProbe, ...], step: int) -> dict[int, list[tuple[AskedProbe, int]]]:
         """Return, per number of steps done, which rows of which probes are due.
 
         A row is due at the first step at which there is as little noise as where it was trained: with the same schedule
@@ -122,7 +122,7 @@ class ProbeWatch(Observer):
         """
         first = self.position(step)
         levels = [s.level for s in self.steps()[first:]]
-        plan: dict[int, list[tuple[Held, int]]] = {}
+        plan: dict[int, list[tuple[AskedProbe, int]]] = {}
         for held in probes:
             assert held.probe is not None  # noqa: S101 - ``_of`` leaves those out
             rows = {}
@@ -134,7 +134,7 @@ class ProbeWatch(Observer):
                 plan.setdefault(at, []).append((held, row))
         return plan
 
-    def _ask(self, held: Held, row: int, features: Any, at: str) -> None:
+    def _ask(self, held: AskedProbe, row: int, features: Any, at: str) -> None:
         """Ask one probe; of several clips the one with the highest score decides."""
         if held in self._waiting:
             self._waiting.remove(held)

@@ -122,7 +122,7 @@ class Draft:
 
 def draft(event: Event) -> Draft:
     """Return an event as canonical JSON; LedgerError if it is malformed."""
-    action, model = _text(event.action, "action", 32), _text(event.model, "model", 512)
+    action, model = _checked_text(event.action, "action", 32), _checked_text(event.model, "model", 512)
     asset, manifest = _digest(event.asset_sha256, "asset_sha256"), _digest(event.manifest_sha256, "manifest_sha256")
     policy, content_id = _digest(event.policy_sha256, "policy_sha256"), _content_id(event.content_id)
     kind = _kind(event.kind)
@@ -284,7 +284,7 @@ def _digest(digest: object, name: str) -> str | None:
     return str(digest)
 
 
-def _text(text: object, name: str, limit: int) -> str | None:
+def _checked_text(text: object, name: str, limit: int) -> str | None:
     if text is None:
         return None
     if not isinstance(text, str) or not 0 < len(text) <= limit:

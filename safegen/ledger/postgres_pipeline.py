@@ -123,7 +123,7 @@ class Pipeline:
         self.sync()
         try:
             self._libpq.flush()
-            errors = self._read()
+            errors = self._take_answers()
         except BaseException:  # an interrupt, say
             self._abandon()
             raise
@@ -141,7 +141,7 @@ class Pipeline:
         self._coming.append(reply := Reply(self))
         return reply
 
-    def _read(self) -> list[Exception]:
+    def _take_answers(self) -> list[Exception]:
         from psycopg import errors, pq
 
         failed: list[Exception] = []

@@ -118,7 +118,7 @@ class TreeReader:
 
     def row(self, level: int, first: int, count: int) -> list[bytes]:
         """Return the stored hashes of ``count`` nodes from ``first`` on; ``level`` is a multiple of ``TILE_LEVELS``."""
-        row = self._read(level, first, count)
+        row = self._stored_hashes(level, first, count)
         if len(row) != count:
             raise damaged(f"hashes are missing at level {level} from {first}")
         return row
@@ -128,10 +128,10 @@ class TreeReader:
         if found is None:
             if len(self._tiles) >= _KEPT_TILES:
                 self._tiles.clear()
-            found = self._tiles[level, number] = self._read(level, number * TILE_WIDTH, TILE_WIDTH)
+            found = self._tiles[level, number] = self._stored_hashes(level, number * TILE_WIDTH, TILE_WIDTH)
         return found
 
-    def _read(self, level: int, first: int, count: int) -> list[bytes]:
+    def _stored_hashes(self, level: int, first: int, count: int) -> list[bytes]:
         """Return the stored hashes from ``first`` on, up to the first that is missing."""
         values = {"first": first, "end": first + count}
         if level == 0:

@@ -114,7 +114,7 @@ class Sequencer:
             return outcomes
 
     def _commit(self, connection: Connection, pipeline: Pipeline, jobs: Jobs) -> list[Outcome]:
-        text = _write(jobs)
+        text = _request(jobs)
         mac = self._mac(self._asking, self._name, text)
         pipeline.send("BEGIN")
         asked = pipeline.send(_ASK, [self._name, text, mac])
@@ -130,7 +130,7 @@ class Sequencer:
                 return self._take_back(pipeline, mac, jobs, error)
             raise
         if (told := answer.fetchone()) is not None:
-            return self._read(mac, told[0], len(jobs))
+            return self._outcomes(mac, told[0], len(jobs))
         try:
             return self._integrate(connection, jobs, left=asked.rowcount > 0)
         except LedgerError as exc:
@@ -145,7 +145,7 @@ class Sequencer:
         self._leave(pipeline)
         row = pipeline.run(_TAKE_BACK, [self._name]).fetchone()
         if row is not None and row[0] == mac and row[1] is not None:
-            return self._read(mac, row[1], len(jobs))
+            return self._outcomes(mac, row[1], len(jobs))
         return [why] * len(jobs)
 
     def _leave(self, pipeline: Pipeline) -> None:
@@ -233,13 +233,13 @@ class Sequencer:
     # -- answers ------------------------------------------------------------------------------------------------------
 
     def _answer(self, mac: str, outcomes: Sequence[Outcome]) -> str:
-        text = json.dumps([_told(outcome) for outcome in outcomes])
+        text = json.dumps([_outcome_to_json(outcome) for outcome in outcomes])
         return self._mac(self._answering, mac, text) + text
 
-    def _read(self, mac: str, answer: str, count: int) -> list[Outcome]:
+    def _outcomes(self, mac: str, answer: str, count: int) -> list[Outcome]:
         """Read the answer to the request with this MAC; each request has one of its own."""
         if hmac.compare_digest(self._mac(self._answering, mac, answer[64:]).encode(), answer[:64].encode()):
-            outcomes = [_outcome(told) for told in json.loads(answer[64:])]
+            outcomes = [_outcome_from_json(told) for told in json.loads(answer[64:])]
             if len(outcomes) == count:
                 return outcomes
         raise LedgerError(
@@ -282,7 +282,7 @@ class Sequencer:
             self._connection = None
 
 
-def _write(jobs: Jobs) -> str:
+def _request(jobs: Jobs) -> str:
     """Lines: a number that was never used, how many events each job has, names to look up, and two of each draft."""
     drafts = [draft for job in jobs for draft in job]
     events = [draft.event for draft in drafts]
@@ -307,14 +307,14 @@ def _draft(before: str, between: str) -> Draft:
     return Draft(event_of(decode_leaf(f'{before}0{between}"}}')), before.encode(), between.encode())
 
 
-def _told(outcome: Outcome) -> dict[str, object]:
+def _outcome_to_json(outcome: Outcome) -> dict[str, object]:
     if isinstance(outcome, LedgerError):
         return {"error": str(outcome), "remedy": outcome.remedy}
     notes = list(dict.fromkeys(receipt.checkpoint for receipt in outcome))
     return {"notes": notes, "receipts": [(r.index, r.leaf_hash, notes.index(r.checkpoint)) for r in outcome]}
 
 
-def _outcome(told: dict[str, Any]) -> Outcome:
+def _outcome_from_json(told: dict[str, Any]) -> Outcome:
     if "error" in told:
         return LedgerError(told["error"], remedy=told["remedy"])
     return [Receipt(index, leaf_hash, told["notes"][note]) for index, leaf_hash, note in told["receipts"]]

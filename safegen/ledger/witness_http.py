@@ -56,7 +56,7 @@ class WitnessFolder:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             with open(os.open(self.path / _KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
                 file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-            _write(self.path / _NAME, {"name": name, "logs": []})
+            _write_json(self.path / _NAME, {"name": name, "logs": []})
         except FileExistsError as error:
             raise KeyStoreError(f"{self.path} holds a witness already", remedy="Choose another folder.") from error
         except OSError as error:
@@ -70,7 +70,7 @@ class WitnessFolder:
         if known is not None and known != log:
             raise ConfigError(f"the witness knows another key of {log.name}", remedy="A log has one key for good.")
         logs = {**witness.logs, log.name: log}
-        _write(self.path / _NAME, {"name": witness.name, "logs": [str(key) for key in logs.values()]})
+        _write_json(self.path / _NAME, {"name": witness.name, "logs": [str(key) for key in logs.values()]})
 
     def load(self) -> Witness:
         """Return the witness. KeyStoreError if the folder holds none or is damaged."""
@@ -142,7 +142,7 @@ def make_app(folder: WitnessFolder, now: Any = None) -> Starlette:
     return Starlette(routes=[Route(ADD_CHECKPOINT, add_checkpoint, methods=["POST"])])
 
 
-def _write(path: Path, value: Mapping[str, object]) -> None:
+def _write_json(path: Path, value: Mapping[str, object]) -> None:
     replace_file(path, json.dumps(value, indent=1).encode(), private=False)
 
 

@@ -160,10 +160,10 @@ def _values(meta: bytes) -> Iterator[str]:
         if item.kind in numbers:
             for data in _boxes(meta, item.body, item.end):
                 if data.kind == b"data":
-                    yield _text(meta[data.body + 8 : data.end])
+                    yield _utf8(meta[data.body + 8 : data.end])
 
 
-def _text(raw: bytes) -> str:
+def _utf8(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:

@@ -41,7 +41,7 @@ class _Manifest:
         manifests = _mapping(crjson).get("manifests")
         found = _mapping(manifests[0] if isinstance(manifests, list) and manifests else None)
         claim, assertions = _mapping(found.get("claim.v2")), _mapping(found.get("assertions"))
-        return cls(_text(found.get("label")), claim, assertions, found.get("validationResults"))
+        return cls(_as_text(found.get("label")), claim, assertions, found.get("validationResults"))
 
     @property
     def values(self) -> list[Mapping[str, Any]]:
@@ -54,7 +54,7 @@ class _Manifest:
 
     @property
     def named(self) -> list[tuple[str, Mapping[str, Any]]]:
-        return [(_text(action.get("action")), action) for action in self.actions]
+        return [(_as_text(action.get("action")), action) for action in self.actions]
 
     @property
     def ingredients(self) -> list[tuple[str, Mapping[str, Any]]]:
@@ -65,7 +65,7 @@ class _Manifest:
         if not self.results:
             yield "there are no validation results"
         for entry in _items(_mapping(self.results).get("failure")):
-            if (code := _text(_mapping(entry).get("code"))) in codes:
+            if (code := _as_text(_mapping(entry).get("code"))) in codes:
                 yield code
 
 
@@ -125,7 +125,7 @@ def _no_results(m: _Manifest) -> Iterator[str]:
 
 
 def _inception(m: _Manifest) -> Iterator[str]:
-    urls = [_text(_mapping(entry).get("url")) for entry in _items(m.claim.get("created_assertions"))]
+    urls = [_as_text(_mapping(entry).get("url")) for entry in _items(m.claim.get("created_assertions"))]
     first = next((url for url in urls if "c2pa.actions" in url), None)
     if first is None or not first.endswith("c2pa.actions.v2"):
         yield "no created c2pa.actions.v2" if first is None else f"{_shown(first)} comes first"
@@ -181,7 +181,7 @@ def _label(m: _Manifest) -> Iterator[str]:
 def _human_ratings(m: _Manifest) -> Iterator[str]:
     for label, value in m.assertions.items():
         data = _mapping(value)
-        source = _text(_mapping(data.get("dataSource")).get("type"))
+        source = _as_text(_mapping(data.get("dataSource")).get("type"))
         if data.get("reviewRatings") is not None and source in vocabulary.HUMAN_ENTRY:
             yield _shown(label)
 
@@ -193,7 +193,9 @@ def _ingredients_that(wrong: Callable[[bool, Mapping[str, Any]], bool]) -> _Find
 
 def _relationships(m: _Manifest) -> Iterator[str]:
     return (
-        _shown(d["relationship"]) for _, d in m.ingredients if _text(d["relationship"]) not in vocabulary.RELATIONSHIPS
+        _shown(d["relationship"])
+        for _, d in m.ingredients
+        if _as_text(d["relationship"]) not in vocabulary.RELATIONSHIPS
     )
 
 
@@ -245,7 +247,7 @@ def _opened_without_ingredient(m: _Manifest) -> Iterator[str]:
 
 
 def _tiff_boxes(m: _Manifest) -> Iterator[str]:
-    media_type = _text(_mapping(m.assertions.get("c2pa.asset-type.v2")).get("dc:format"))
+    media_type = _as_text(_mapping(m.assertions.get("c2pa.asset-type.v2")).get("dc:format"))
     if "c2pa.hash.boxes" in m.assertions and media_type in vocabulary.TIFF:
         yield "c2pa.hash.boxes"
 
@@ -353,7 +355,7 @@ def _items(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _text(value: object) -> str:
+def _as_text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 

@@ -116,9 +116,9 @@ def restore_file(
             lambda order: _sidecar(source, order) if sidecar else write_new(source, destination, backend, order),
         )
         if sidecar is not None:
-            _write(sidecar, manifest)
+            _write_new_file(sidecar, manifest)
             if not in_place:
-                _write(destination, source)
+                _write_new_file(destination, source)
         manifest_id = _read_back(destination, what, keys.root_pem, sealing, sidecar=sidecar is not None)
         return signed_asset(destination, manifest, manifest_id, sealing)
     except BaseException as error:
@@ -147,7 +147,7 @@ def _read_back(destination: Path, what: Restoration, anchors_pem: str, sealing: 
     return found.manifest_id
 
 
-def _write(path: Path, content: bytes | Path) -> None:
+def _write_new_file(path: Path, content: bytes | Path) -> None:
     """Write bytes, or another file's, to a new file and flush it to disk."""
     with path.open("x+b") as target:
         if isinstance(content, bytes):

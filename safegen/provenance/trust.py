@@ -114,14 +114,14 @@ def record_signer(home: Home, signer: Signer) -> None:
     leaf = x509.load_pem_x509_certificate(signer.chain_pem.encode())
     path = _signers(home) / f"{leaf.fingerprint(hashes.SHA256()).hex()}.pem"
     if not path.exists():
-        _write(path, (pem_of(leaf) + signer.issuer_pem).encode())
+        _write_file(path, (pem_of(leaf) + signer.issuer_pem).encode())
 
 
 def trust_lists(home: Home) -> tuple[TrustList, ...]:
     """Return the lists in force: the home's copies, and the shipped ones of which it has none. Sorted by name."""
     found = {entry.name: entry for entry in _shipped()}
     for path in sorted(_folder(home).glob("*.json")):
-        entry = _load(path)
+        entry = _load_list(path)
         found[entry.name] = entry
     return tuple(found[name] for name in sorted(found))
 
@@ -142,7 +142,7 @@ def add_list(
         raise InputError(f"{name} is an official list", remedy="Use another name; `safegen trust update` replaces it.")
     path = _folder(home) / f"{name}.json"
     if path.exists():
-        if (there := _load(path)).kind != kind:
+        if (there := _load_list(path)).kind != kind:
             raise InputError(f"there is a list {name} of kind {there.kind} already", remedy="Use another name.")
         if not force:
             raise InputError(f"there is a list {name} already", remedy="Use another name, or replace it with --force.")
@@ -162,7 +162,7 @@ def _keep_list(home: Home, name: str, kind: str, content: bytes, *, source: str,
     date = now.astimezone(dt.UTC).isoformat(timespec="seconds")
     entry = TrustList(name, "tsa" if kind == "tsa" else "signer", date, source, pem)
     head = {"name": name, "kind": kind, "date": date, "source": source, "anchors": pem}
-    _write(_folder(home) / f"{name}.json", json.dumps(head, indent=2).encode() + b"\n")
+    _write_file(_folder(home) / f"{name}.json", json.dumps(head, indent=2).encode() + b"\n")
     return entry
 
 
@@ -233,7 +233,7 @@ def _certificates_only(path: Any) -> str:
     return "".join(blocks)
 
 
-def _load(path: Path) -> TrustList:
+def _load_list(path: Path) -> TrustList:
     try:
         head = json.loads(path.read_text("utf-8"))
         entry = TrustList(*(str(head[name]) for name in ("name", "kind", "date", "source", "anchors")))  # type: ignore[arg-type]
@@ -255,7 +255,7 @@ def _signers(home: Home) -> Path:
     return home.root / "signers"
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_file(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)

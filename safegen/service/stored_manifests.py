@@ -56,7 +56,7 @@ class Storage:
             held = foreign_lookup.find(ledger, manifest_id)
             if held is not None and held.sha256 != digest:
                 raise InputError("another manifest store is kept under the id of its active manifest")
-            self._write(manifest_id, manifest)
+            self._keep(manifest_id, manifest)
             if held is None:
                 self._append(ledger, foreign_manifests.stored_event(manifest_id, digest, len(manifest)), holder)
         return manifest_id
@@ -159,7 +159,7 @@ class Storage:
     def _path(self, manifest_id: str) -> Path:
         return self._folder / f"{hashlib.sha256(manifest_id.encode()).hexdigest()}.c2pa"
 
-    def _write(self, manifest_id: str, manifest: bytes) -> None:
+    def _keep(self, manifest_id: str, manifest: bytes) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_file(self._path(manifest_id), manifest)

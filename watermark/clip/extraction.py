@@ -161,12 +161,12 @@ def _readings(change: Canvas, key: bytes, look: bool) -> Iterator[_Reading]:
     """Decode under likelier and likelier, then costlier and costlier alignments."""
     plain = search.identity()
     untouched = alignment.untouched(len(change))
-    first = _read(change, key, untouched, plain)
+    first = _read_along(change, key, untouched, plain)
     yield first
     path = _follow(change, plain)
     followed = None
     if (path != untouched).any():
-        followed = _read(change, key, path, plain)
+        followed = _read_along(change, key, path, plain)
         if followed.signpost > max(PRESENT_Z, first.signpost + 0.5):
             yield followed
     if not look:
@@ -177,7 +177,7 @@ def _readings(change: Canvas, key: bytes, look: bool) -> Iterator[_Reading]:
         path = _follow(change, start)
         better = search.refine(change[:SEARCH_FRAMES], path[:SEARCH_FRAMES], start)
         path = _follow(change, better)
-        found = _read(change, key, path, better)
+        found = _read_along(change, key, path, better)
         if found.signpost >= PRESENT_Z:
             yield found
 
@@ -197,7 +197,7 @@ def _lay(pictures: Canvas, matrix: search.Matrix) -> tuple[Canvas, tuple[int, in
     return search.warp(pictures, matrix)
 
 
-def _read(change: Canvas, key: bytes, path: NDArray[np.int64], place: search.Alignment) -> _Reading:
+def _read_along(change: Canvas, key: bytes, path: NDArray[np.int64], place: search.Alignment) -> _Reading:
     samples = _samples(change, path, place.matrix)
     statistic, payload, agreement = decode_samples(samples, key)
     return _Reading(statistic, payload, agreement, reading.signpost_fit(samples), path, place.matrix)

@@ -203,7 +203,7 @@ def extract_frames(
     tries = list(dict.fromkeys([own, *(_fit(vae, s) for s in shapes)]))
     best: tuple[float, Payload | None, float, tuple[int, int, int]] = (0.0, None, 0.0, own)
     for shape in tries:
-        statistic, payload, agreement = _read(frames, shape, vae, key)
+        statistic, payload, agreement = _read_at_shape(frames, shape, vae, key)
         if (payload is not None, statistic) > (best[1] is not None, best[0]):
             best = (statistic, payload, agreement, shape)
         if payload is not None:
@@ -223,7 +223,7 @@ def _fit(vae: Any, shape: Sequence[int]) -> tuple[int, int, int]:
     return (t - 1) // time * time + 1, max(round(h / space), 1) * space, max(round(w / space), 1) * space
 
 
-def _read(
+def _read_at_shape(
     frames: NDArray[np.uint8], shape: tuple[int, int, int], vae: Any, key: bytes
 ) -> tuple[float, Payload | None, float]:
     device = next(vae.parameters()).device

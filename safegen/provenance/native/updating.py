@@ -84,7 +84,7 @@ def png(source: BinaryIO) -> Updated:
     if len(found) != 1:
         raise _unsigned()
     ((start, length),) = found
-    earlier = manifests(_read(source, start + 8, length))
+    earlier = manifests(_read_manifest(source, start + 8, length))
     end = start + length + CHUNK
     tail = (Piece(end, size - end, hashed=False),)
     return Updated(earlier, (), (Piece(0, start, hashed=False),), tail, wrap_chunk, lambda size: size + CHUNK)
@@ -99,7 +99,7 @@ def jpeg(source: BinaryIO) -> Updated:
     start, end = segments[0][0], segments[-1][1]
     if any(one[1] != other[0] for one, other in pairwise(segments)):
         raise OtherLayoutError("the file's manifests are laid out in another way", remedy=_OTHERWISE)
-    parts = [_read(source, at + SEGMENT_HEAD, stop - at - SEGMENT_HEAD) for at, stop in segments]
+    parts = [_read_manifest(source, at + SEGMENT_HEAD, stop - at - SEGMENT_HEAD) for at, stop in segments]
     earlier = manifests(parts[0] + b"".join(part[BOX_HEAD:] for part in parts[1:]))
     tail = (Piece(end, size - end, hashed=False),)
     return Updated(earlier, (), (Piece(0, start, hashed=False),), tail, wrap_segments, wrapped_segments_size)
@@ -115,7 +115,7 @@ UPDATED: Final[dict[MediaFormat, Callable[[BinaryIO], Updated]]] = {
 
 def _stored(source: BinaryIO, box: Box) -> tuple[bytes, int, bytes]:
     """Return a store's purpose, where in the file that stands, and the store itself."""
-    raw = _read(source, box.start, box.size)
+    raw = _read_manifest(source, box.start, box.size)
     at = (16 if raw[:4] == b"\0\0\0\1" else 8) + len(C2PA_UUID) + 4
     for purpose in _PURPOSES:
         if raw.startswith(purpose, at):
@@ -127,7 +127,7 @@ def _update_box(manifest: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(_UPDATE_HEAD) + len(manifest), b"uuid") + _UPDATE_HEAD + manifest
 
 
-def _read(source: BinaryIO, at: int, length: int) -> bytes:
+def _read_manifest(source: BinaryIO, at: int, length: int) -> bytes:
     if not 0 <= length <= MAX_INDEX_BYTES:
         raise UnreadableMediaError(f"a manifest of {length} bytes", remedy="Give the whole file, undamaged.")
     source.seek(at)

@@ -28,8 +28,7 @@ from safegen.generators.observing import (
 from safegen.generators.probing import ProbeWatch, StoppedError
 from safegen.generators.training.probe import Labelled, Plan, Recorder, collect, main, read_prompts, record, train
 from safegen.policies.pack.loading import load_pack
-from safegen.policies.probes.probe_set import LATENTS, TEXT_STATES, Probe, ProbeSet, ProbeUse
-from safegen.policies.probes.probe_set import Held as HeldProbe
+from safegen.policies.probes.probe_set import LATENTS, TEXT_STATES, AskedProbe, Probe, ProbeSet, ProbeUse
 from safegen.types import Action, RunStatus
 from safegen.watermark import fastvae
 from safegen.watermark.layouts import call_shape
@@ -113,7 +112,7 @@ def probe_for(pipe: Any, call: dict[str, Any], bias: tuple[float, ...], **change
 
 
 def watch_of(pipe: Any, call: dict[str, Any], *probes: Probe, required: bool = False, **policy: Any) -> ProbeWatch:
-    held = tuple(HeldProbe(ProbeUse(p.name, required), f"probe:{p.name}", p) for p in probes)
+    held = tuple(AskedProbe(ProbeUse(p.name, required), f"probe:{p.name}", p) for p in probes)
     return ProbeWatch(pipe, ProbeSet(replace(load_pack("default"), **policy), held), call_shape(pipe, call))
 
 

@@ -14,7 +14,16 @@ import yaml
 
 from safegen.errors import ConfigError, InputError, PolicyError
 from safegen.policies.pack.loading import Pack, Rule, load_pack
-from safegen.policies.probes.probe_set import LATENTS, TEXT_STATES, Held, Probe, ProbeCase, ProbeSet, ProbeUse, uses_of
+from safegen.policies.probes.probe_set import (
+    LATENTS,
+    TEXT_STATES,
+    AskedProbe,
+    Probe,
+    ProbeCase,
+    ProbeSet,
+    ProbeUse,
+    uses_of,
+)
 from safegen.types import Action, RunStatus
 
 
@@ -40,11 +49,11 @@ def saved(tmp_path: Path) -> Path:
     return probe().save(tmp_path, {"note": "for tests"})
 
 
-def held(path: Path, **use: Any) -> Held:
-    return Held.load(ProbeUse(str(path), **use), ())
+def held(path: Path, **use: Any) -> AskedProbe:
+    return AskedProbe.load(ProbeUse(str(path), **use), ())
 
 
-def ready(tmp_path: Path, **changes: Any) -> Held:
+def ready(tmp_path: Path, **changes: Any) -> AskedProbe:
     return held(probe(**changes).save(tmp_path, {}))
 
 
@@ -265,7 +274,7 @@ def test_a_score_that_is_none_fails_closed(tmp_path: Path, score: float, on_erro
 @pytest.mark.parametrize("action", [Action.REVIEW, Action.BLOCK])
 def test_a_missing_probe_stops_only_where_it_is_required(tmp_path: Path, action: Action) -> None:
     for required, outcome in ((False, Action.ALLOW), (True, action)):
-        missing = Held.load(ProbeUse("nowhere", required), (tmp_path,))
+        missing = AskedProbe.load(ProbeUse("nowhere", required), (tmp_path,))
         case = ProbeSet(pack(on_missing_classifier=action), (missing,)).case()
         assert case.decision().action is outcome
         assert [r.status for r in case.decision().classifiers] == [RunStatus.NOT_RUN]
