@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import getpass
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,8 +31,6 @@ def person(by: str) -> str:
     """Return who acts: as named, or the operating system's user."""
     if by:
         return by
-    import getpass
-
     try:
         user = getpass.getuser()
     except (OSError, KeyError) as error:  # no such user in the system's list
@@ -96,8 +96,6 @@ def _described(signer: Signer) -> dict[str, Json]:
 
 
 def _digest(path: Path) -> str:
-    import hashlib
-
     try:
         with path.expanduser().open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

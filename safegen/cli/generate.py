@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safegen.cli.shell import Bars, command, print_json, private_text
+from safegen.settings import Home
 
 if TYPE_CHECKING:
     from safegen.generation.pipeline import Generated
@@ -42,7 +43,6 @@ def run(
         prompt = private_text("prompt", prompt, prompt_file)
         subject = private_text("subject", subject, subject_file, needed=False)
         from safegen.generation.pipeline import generate
-        from safegen.settings import Home
 
         home = Home.default()
         with Bars() as bars:

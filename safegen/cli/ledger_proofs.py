@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from safegen.cli.home_ledger import read_ledger
+from safegen.cli.serve import listen
 from safegen.cli.shell import Bars, JsonFlag, command, print_json
 from safegen.errors import EXIT_DONE, EXIT_NOT_VERIFIED, ConfigError, InputError, LedgerError
 from safegen.settings import Home
@@ -66,8 +69,6 @@ def receipt(
 ) -> None:
     """Write a COSE receipt (RFC 9942) for an entry, signed with the ledger's key."""
     with command(as_json=as_json), _open() as ledger:
-        import datetime as dt
-
         from safegen.keys import KeyStore
         from safegen.ledger.receipt import make_receipt
 
@@ -110,8 +111,6 @@ def export_tiles(
     SAFEGEN_PUBLISH_TOKEN is sent to web servers as bearer token.
     """
     with command(as_json=as_json), _open() as ledger:
-        import os
-
         from safegen.ledger.publication import open_place
 
         target, verifier = open_place(place, os.environ.get("SAFEGEN_PUBLISH_TOKEN", "")), _vkey(_keys())
@@ -177,8 +176,6 @@ def witness_serve(
 ) -> None:
     """Cosign the checkpoints that are brought (POST /add-checkpoint), until interrupted."""
     with command(as_json=as_json):
-        from safegen.cli.serve import listen
-
         try:
             import uvicorn
 

@@ -10,6 +10,7 @@ import typer
 
 from safegen.cli.shell import JsonFlag, command, print_foreign_json, print_json
 from safegen.errors import EXIT_BLOCKED, EXIT_DONE, EXIT_NOT_VERIFIED, InputError
+from safegen.settings import Home
 from safegen.types import Action, Decision, RunStatus
 
 app = typer.Typer(help="Look at policy packs, check and compare them, and try prompts.", no_args_is_help=True)
@@ -121,7 +122,6 @@ def show(policy_pack: PackArgument = "default", as_json: JsonFlag = False) -> No
     with command(as_json=as_json):
         from safegen.policies.engine.engine import Engine
         from safegen.policies.probes.probe_set import ProbeSet
-        from safegen.settings import Home
 
         engine = Engine.load(policy_pack)
         probes = ProbeSet.load(engine.pack, folders=(Home.default().probes,))

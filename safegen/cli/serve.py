@@ -9,6 +9,7 @@ import typer
 
 from safegen.cli.shell import command, print_json
 from safegen.errors import ConfigError, InputError
+from safegen.settings import Home
 
 
 def run(*, host: str, port: int, public: bool, as_json: bool) -> None:
@@ -26,7 +27,6 @@ def run(*, host: str, port: int, public: bool, as_json: bool) -> None:
         from safegen.ledger import Ledger
         from safegen.service.limits import ServiceSettings
         from safegen.service.openapi import PREFIX
-        from safegen.settings import Home
 
         home, settings = Home.default(), ServiceSettings.from_environment()
         if not settings.token and not public and not _local(host):
