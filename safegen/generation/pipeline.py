@@ -113,7 +113,7 @@ def protect(
     scheme; by default the in-latent one, or the pixel one where the pipeline's latents are out of reach. ``probes`` are
     asked besides the policy's own. Raises InputError for what is no loaded pipeline.
     """
-    if isinstance(pipe, type) or not callable(pipe) or not hasattr(type(pipe), "components"):
+    if isinstance(pipe, type) or not callable(pipe) or not hasattr(pipe, "components"):
         what = f"the class {pipe.__name__}" if isinstance(pipe, type) else f"a {type(pipe).__name__}"
         raise InputError(
             f"protect needs a diffusers pipeline that is loaded, and got {what}.",

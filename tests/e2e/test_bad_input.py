@@ -314,6 +314,7 @@ def test_a_clip_that_cannot_be_placed_is_withdrawn(
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr("safegen.files._move_to_free_name", fail)
     with pytest.raises(SafegenError):
         generate(fresh_home, output)
     monkeypatch.undo()

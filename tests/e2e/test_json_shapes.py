@@ -90,7 +90,7 @@ class Printed(dict[str, list[dict[str, Any]]]):
         done = self._shell(*words.split(), *arguments, "--json", code=code)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         self.setdefault(words, []).extend(lines)
-        return dict(lines[0])
+        return dict(lines[0]) if lines else {}
 
 
 def address_of(home: Home, words: str, *arguments: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_where_opencv_does_not_load_verify_says_which_questions_stay_open(tmp_pa
     clip = tmp_path / "clip.mp4"
     source = ["-f", "lavfi", "-i", "testsrc2=s=64x64:r=8:d=1", "-pix_fmt", "yuv420p", str(clip)]
     subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source], check=True)
-    done = without_libgl(home, "verify", str(clip), "--json")
+    done = without_libgl(home, "verify", str(clip), "--forensic", "--json")
     findings = {found["basis"]: found for found in json.loads(done.stdout)["findings"]}
     assert done.returncode == 4
     for basis in ("watermark", "forensic"):

@@ -21,6 +21,7 @@ from safegen.opencv import cv2
 from safegen.watermark.fingerprint.explaining import Explainer, Judged
 from safegen.watermark.fingerprint.kept_pictures import KeptPictures, Look, between, with_neighbours
 from safegen.watermark.fingerprint.placing import Corners, Laid, Matrix, align, lay, places
+from safegen.watermark.fingerprint.recolouring import distance
 from safegen.watermark.fingerprint.shown import LUMA, Shown
 
 UNEXPLAINED = 0.06
@@ -40,6 +41,9 @@ LOUD = 0.6
 
 FLAT = 4.0
 """Standard deviation, in levels, around a point beside the clip's picture up to which it shows nothing."""
+
+BOOST = 3.0
+"""How many times the kept picture's contrast a suspect may have of it: explanations that take more are made up."""
 
 SHARE = 0.9
 """Share of the time that must be the clip's."""
@@ -156,6 +160,11 @@ class Comparing:
         cost, n = min(costs)
         return n, cost
 
+    def _is_plain(self, laid: Laid) -> bool:
+        """Whether one plain change of colour leads from the kept picture to what is seen."""
+        n, _ = self._nearest(laid)
+        return distance(self._looks[n].picture, laid.look.picture, laid.weight) <= 1
+
     def _explainer(self, n: int) -> Explainer:
         if n not in self._explainers:
             if len(self._explainers) > 4 * CANDIDATES:
@@ -176,7 +185,10 @@ class Comparing:
         elif judged.contrast < CONTRAST:
             why = "too little contrast is left"
         elif share <= UNEXPLAINED and not loud:
-            same = True
+            if judged.contrast <= BOOST and self._is_plain(laid):
+                same = True
+            else:
+                why = "it would take more recolouring than edits do"
         elif share > DIFFERENT and judged.unexplained > 0.5 * judged.form:
             same = False
         else:
