@@ -120,7 +120,7 @@ def test_frames_that_wait_are_approved_for_their_seed(
         (case,) = reviews.cases()
         said = case.to_json(dt.datetime.now(dt.UTC))
         assert (said["stage"], said["decision"]["categories"]) == ("frames", ["sexual"])
-        assert said["spans"][0]["start_s"] == 0.0  # type: ignore[index, call-overload]
+        assert said["decision"]["spans"][0]["start_s"] == 0.0  # type: ignore[index, call-overload]
         reviews.approve(case.entry.index, by="eve", reason="")
     made = safegen.generate("a ball on grass at sunset", output=output, seed=5, **call)
     assert made.frames_decision.action == "flag"

@@ -25,7 +25,7 @@ def test_stored_manifest_comes_back(tmp_path: Path) -> None:
 def test_storing_again_changes_nothing(tmp_path: Path) -> None:
     home, content_id = Home(tmp_path), new_content_id()
     assert store_manifest(home, content_id, b"one") == store_manifest(home, content_id, b"one")
-    with pytest.raises(ProvenanceError, match="holds another manifest"):
+    with pytest.raises(ProvenanceError, match="of another clip"):
         store_manifest(home, content_id, b"two")
     assert load_manifest(home, content_id) == b"one"
     assert len(list(home.manifests.iterdir())) == 1
