@@ -1,21 +1,29 @@
-# Two verbs for a newcomer (demo, test), a few for developers. Everything installs into .venv from constraints.txt.
+# Two verbs for a newcomer (demo, test), a few for developers (check: lint and the quick tests). Everything installs into
+# .venv from constraints.txt.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 # PyPI's own Linux build of torch brings several GB of CUDA: where PyTorch's CPU index can be reached, pass it here,
 #   make demo PIP_ARGS="--extra-index-url URL"
 PIP_ARGS ?=
+# A test file stays with one worker, for its tests share what they made. Compiled modules are kept, whatever the
+# environment says: the commands that tests start would compile all of safegen each time.
+PYTEST   = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+unexport PYTHONDONTWRITEBYTECODE
 PIP      = $(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 # Where libGL is missing, of the two builds of OpenCV that requirements bring only the headless one loads.
 OPENCV   = $(BIN)/python -c 'import cv2' 2>/dev/null || $(PIP) --force-reinstall --no-deps opencv-python-headless
 
-.PHONY: demo test lint docs format bench picture lock clean
+.PHONY: demo test check lint docs format bench picture lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m safegen.cli.demo demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+check: lint
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

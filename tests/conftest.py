@@ -1,14 +1,29 @@
-"""Shared fixtures."""
+"""Shared fixtures, and how tests run wherever they run."""
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from tests.costs import Costs
+
 # A shell starts background jobs with SIGINT ignored, and children inherit it. Tests of interruption would fail there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# One thread: on two cores that others used too, a clip of the embedded model took 10 s of CPU with one, and 23 s with
+# two, which wait for each other. Further cores serve further workers (pytest -n).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--costs", type=Path, help="write what each test cost, in seconds of CPU, to this JSON file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Costs(config.getoption("--costs")))
 
 
 @pytest.fixture

@@ -175,6 +175,7 @@ def test_it_holds_what_leaves_say_and_public_keys_and_nothing_more(bundle: Path,
 # -- bundles that were spoilt ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_file_that_is_altered_emptied_or_lost_is_found(whole: dict[str, bytes]) -> None:
     for name, content in whole.items():
         flipped = bytes([content[0] ^ 1]) + content[1:]

@@ -217,6 +217,7 @@ def test_quality_figures(clip: Clip) -> None:
     assert worse < same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", peers.PEERS)
 def test_peers_read_their_own_marks(name: str) -> None:
     frames = edits.background((3, 192, 192, 3), np.random.default_rng(4))

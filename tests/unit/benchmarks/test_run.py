@@ -44,6 +44,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespa
     return argparse.Namespace(**given, **chosen, other_vae=None, minutes=10.0, accept_older=False)
 
 
+@pytest.mark.slow
 def test_a_run_continues_and_reports(options: argparse.Namespace, tmp_path: Path) -> None:
     options.minutes = 0.0
     assert not run.Bench(options).work()
@@ -72,6 +73,7 @@ def test_a_run_continues_and_reports(options: argparse.Namespace, tmp_path: Path
     assert again.studio.drawn == []
 
 
+@pytest.mark.slow
 def test_results_of_another_reader_are_made_again(options: argparse.Namespace, tmp_path: Path) -> None:
     options.clips, options.null, options.schemes = 1, 0, ["pixel"]
     assert run.Bench(options).work()

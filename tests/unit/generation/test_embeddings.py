@@ -48,6 +48,7 @@ def ask(made: Any, keys: KeyStore, **changes: Any) -> str:
     return refusal(**given, keys=keys, policy_sha256=policy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [random_wan, random_cogvideox, random_ltx])
 def test_a_pipeline_takes_what_its_own_encoder_made(make: Callable[[], Any], home: Home, keys: KeyStore) -> None:
     pipe = make()

@@ -166,6 +166,7 @@ def test_damaged_card(tmp_path: Path, card: object) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5), lambda c: st.lists(c, max_size=3)))
 def test_any_card_values_end_in_our_errors(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     card = {"fps": value, "call": {"height": value, "width": 64, "num_frames": 5, "num_inference_steps": 2}}

@@ -430,6 +430,7 @@ def rows_of(count: int) -> list[Labelled]:
     return [Labelled(f"a {colours[i % 2]} ball on {'a ' * (i // 2 % 5)}{i}", i % 2 == 0) for i in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [TEXT_STATES, LATENTS])
 def test_a_trained_probe_fits_its_model_alone(wan: Any, tmp_path: Path, source: str) -> None:
     rows = rows_of(80)
@@ -490,6 +491,7 @@ def test_without_scikit_learn_nothing_is_drawn(
     assert "safegen[train]" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_for_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from safegen.tinymodel.training.ray_marched.world import captions
 

@@ -10,6 +10,7 @@ from benchmarks.ledger.chaos import chaos
 from tests.postgres import DATABASES, database
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DATABASES)
 def test_killed_writers_lose_and_double_nothing(kind: str, tmp_path: Path) -> None:
     with database(kind, tmp_path) as url:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safegen.ledger import Event, Ledger
@@ -29,6 +30,7 @@ def writer(url: str, name: str, count: int) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", WRITER, url, name, str(count)], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_several_processes_create_and_fill_one_ledger(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     writers = [writer(url, name, 20) for name in "abc"]
@@ -43,6 +45,7 @@ def test_several_processes_create_and_fill_one_ledger(tmp_path: Path) -> None:
             assert [ledger.get(i).content_id for i in indices] == [f"{name}{i:015x}" for i in range(20)]
 
 
+@pytest.mark.slow
 def test_a_killed_writer_loses_nothing_that_it_confirmed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     confirmed = -1

@@ -89,6 +89,7 @@ def settled(ledger: Ledger, numbers: list[int], receipts: list[Receipt], url: st
     engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_writer_may_be_killed_at_each_step(mode: str, after: bool, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def b64(digest: bytes) -> str:
     return base64.b64encode(digest).decode()
 
 
+@pytest.mark.slow
 def test_published_tiles_are_read_and_proved_from(judge: Judge, tmp_path: Path) -> None:
     vkey = VerifierKey.of(NAMES[0], KEYS[0])
     sizes = (1, 255, 256, 300, 512, 700)

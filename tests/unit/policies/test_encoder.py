@@ -50,6 +50,7 @@ def worst(encoder: EncoderClassifier, text: str) -> float:
 # -- what it makes of prompts
 
 
+@pytest.mark.slow
 def test_most_hand_written_unsafe_prompts_reach_a_flag_and_few_benign_ones(
     encoder: EncoderClassifier, rows: list[dict[str, Any]]
 ) -> None:
@@ -68,6 +69,7 @@ def test_disguised_words_score_like_plain_ones(encoder: EncoderClassifier, rows:
         assert worst(encoder, "\u200b".join(text)) >= bare - 0.05
 
 
+@pytest.mark.slow
 def test_sentence_among_many_harmless_ones_is_seen(encoder: EncoderClassifier, rows: list[dict[str, Any]]) -> None:
     unsafe = max((r["text"] for r in rows if r["category"] == "gore"), key=lambda t: worst(encoder, t))
     padding = f"{BENIGN}. " * 60

@@ -112,6 +112,7 @@ def test_a_louder_decoder_needs_smaller_latents(linear_profile: Profile) -> None
     assert loud.digest != linear_profile.digest
 
 
+@pytest.mark.slow
 def test_a_real_vae_is_measured_with_progress_to_the_end(wan: Any) -> None:
     seen: list[tuple[int, int]] = []
     profile = calibrate(wan, clips=2, cells=4, refine=2, progress=lambda done, total: seen.append((done, total)))
@@ -125,6 +126,7 @@ def test_a_real_vae_is_measured_with_progress_to_the_end(wan: Any) -> None:
     assert seen[-1][0] == seen[-1][1]
 
 
+@pytest.mark.slow
 def test_refining_mends_what_the_encoder_does_not_tell() -> None:
     fitted, refined = (calibrate(Uneven(0.25).requires_grad_(False), clips=3, refine=n) for n in (0, 80))
     assert fitted.digest == refined.digest
@@ -133,6 +135,7 @@ def test_refining_mends_what_the_encoder_does_not_tell() -> None:
     assert shares[1] > shares[0] + 0.005
 
 
+@pytest.mark.slow
 def test_measuring_twice_gives_the_same(wan: Any, wan_profile: Profile) -> None:
     again = calibrate(wan, clips=3, cells=6)
     assert torch.equal(again.body, wan_profile.body)
@@ -345,6 +348,7 @@ def test_the_result_is_told_as_json_and_as_a_table(linear_trip: RoundTrip) -> No
     assert "crop 0.9" in table[0]
 
 
+@pytest.mark.slow
 def test_a_real_vaes_round_trip_is_finite(wan: Any, wan_profile: Profile) -> None:
     hosts = roundtrip.sample_hosts(wan, 1, cells=4, latent_frames=3)
     seen: list[tuple[int, int]] = []

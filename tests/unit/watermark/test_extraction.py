@@ -104,6 +104,7 @@ STILL: dict[str, Callable[[Frames], Frames]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(MOVES))
 def test_payload_is_read_from_a_picture_that_was(name: str, marked: Frames) -> None:
     found = extract_frames(np.ascontiguousarray(MOVES[name](marked)), KEY)
@@ -143,6 +144,7 @@ def test_payload_is_read_from_a_clip(name: str, long: Frames) -> None:
     assert found.payload == PAYLOAD
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speed", ["short of frames", "half", "double", "backwards"])
 def test_payload_is_read_from_a_mirrored_clip_that_runs(speed: str, long: Frames) -> None:
     times = {
@@ -161,6 +163,7 @@ def test_payload_is_read_from_h264(crf: int, tmp_path: Path) -> None:
     assert extract_frames(read_clip(tmp_path / "clip.mp4").frames, KEY, look=False).payload == PAYLOAD
 
 
+@pytest.mark.slow
 def test_payload_is_read_from_h264_after_a_crop_and_a_trim(tmp_path: Path) -> None:
     frames = paint(clip(1, 33, 112, 144), PAYLOAD, KEY)[6:, 10:102, 12:132]
     encode_video(frames, 16, tmp_path / "clip.mp4", crf=23)
@@ -170,6 +173,7 @@ def test_payload_is_read_from_h264_after_a_crop_and_a_trim(tmp_path: Path) -> No
 # What is not
 
 
+@pytest.mark.slow
 def test_a_hundred_decodings_without_a_mark_find_none() -> None:
     """Under the three nonces of each key that the reader would decode."""
     statistics = []
@@ -214,6 +218,7 @@ def test_a_payload_under_another_clip_s_nonce_is_refused(shift: int, monkeypatch
     assert extract_frames(frames, KEY, look=False, issued=issued).payload is None
 
 
+@pytest.mark.slow
 def test_a_full_search_of_unmarked_clips_finds_none() -> None:
     for frames in (clip(21, 17, 64, 64), np.random.default_rng(0).integers(0, 256, (7, 40, 40, 3), np.uint8)):
         found = extract_frames(frames, KEY)
@@ -222,12 +227,14 @@ def test_a_full_search_of_unmarked_clips_finds_none() -> None:
         assert found.statistic < found.threshold
 
 
+@pytest.mark.slow
 def test_a_marked_clip_says_nothing_under_another_key(marked: Frames) -> None:
     found = extract_frames(marked, OTHER_KEY)
     assert found.status is MarkStatus.NONE
     assert found.evidence["signpost"] == pytest.approx(extract_frames(marked, KEY).evidence["signpost"], abs=3)
 
 
+@pytest.mark.slow
 def test_hoeffding_s_bound_holds_for_a_fixed_codeword_over_random_keys_and_nonces() -> None:
     """P(T >= z) <= exp(-z*z/2) whatever the clip; 20,736 draws, over which T also has the variance it is scaled to."""
     word = pattern.codeword(PAYLOAD, KEY).astype(np.float64)

@@ -181,6 +181,7 @@ def local(vae: Any, causal: bool) -> Any:
     return vae
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_change_of_one_latent_cell_shows_where_the_layout_says(name: str) -> None:
     case = families.build(name)
@@ -262,6 +263,7 @@ def test_offloaded_pipeline_runs_the_same(name: str) -> None:
     assert torch.allclose(offloaded.output, plain.output, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_transformer_and_vae_run_the_same() -> None:
     plain = run(families.build("wan21"))
     case = families.build("wan21")

@@ -237,6 +237,7 @@ def embedded() -> tuple[Any, Profile, Tensor]:
     return vae, profile, torch.cat(clips)
 
 
+@pytest.mark.slow
 def test_two_clips_of_a_batch_are_read_each_by_its_own_payload(embedded: tuple[Any, Profile, Tensor]) -> None:
     vae, profile, latents = embedded
     layout = Layout.of(vae, latents)

@@ -167,6 +167,7 @@ def test_a_wrong_key_reads_none() -> None:
         assert status_of(found) is MarkStatus.NONE
 
 
+@pytest.mark.slow
 def test_200_unmarked_noises_read_none(monkeypatch: pytest.MonkeyPatch) -> None:
     # Fewer nonces spare time and lower the threshold, so that they make it harder to stay silent.
     monkeypatch.setattr(noise_sign, "NONCES", 128)

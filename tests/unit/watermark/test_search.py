@@ -115,6 +115,7 @@ def test_coarse_movement_much_stronger_than_the_mark_does_not_drown_it() -> None
     assert found.coarse.score > 8
 
 
+@pytest.mark.slow
 def test_mild_perspective_is_found_by_moving_the_corners(marked: Frames) -> None:
     corners = np.array([[0, 0], [W, 0], [W, H], [0, H]], np.float32)
     tilted = np.array([[0.04 * W, 0.04 * H], [W, 0], [0.96 * W, H], [0, 0.96 * H]], np.float32)
@@ -124,6 +125,7 @@ def test_mild_perspective_is_found_by_moving_the_corners(marked: Frames) -> None
     assert found.refined.score > found.coarse.score
 
 
+@pytest.mark.slow
 def test_unmarked_clips_score_low_everywhere(marked: Frames) -> None:
     plain = search.coarse(reading.moving(reading.to_canvas(clip(3, T, H, W), search.FINE)))
     shown = search.coarse(reading.moving(reading.to_canvas(marked, search.FINE)))

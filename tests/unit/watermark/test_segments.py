@@ -89,6 +89,7 @@ def test_segments_after_a_cut_within_the_clip_are_still_marked() -> None:
 # Clips of any length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [20, 100, 118])
 def test_a_short_marked_stretch_between_long_unmarked_ones_is_found(start: int, foreign: Frames) -> None:
     """25 of 225 frames; those from 118 on lie across two windows."""
@@ -106,6 +107,7 @@ def test_a_short_marked_stretch_between_long_unmarked_ones_is_found(start: int, 
     assert len(named - set(range(start, start + 25))) < 2 * SEGMENT_FRAMES
 
 
+@pytest.mark.slow
 def test_every_try_in_a_long_clip_is_paid_for(foreign: Frames) -> None:
     found = extract_stream(foreign[:200], [KEY, OTHER_KEY], look=False)
     assert found.status is MarkStatus.NONE
@@ -142,6 +144,7 @@ def test_a_marked_clip_of_many_windows_is_marked_throughout() -> None:
     assert sum(s["marked"] for s in segments) >= len(segments) - 1
 
 
+@pytest.mark.slow
 def test_a_moved_long_clip_is_searched() -> None:
     frames = paint(clip(1, 150, 64, 64), PAYLOAD, KEY)
     found = extract_stream(np.ascontiguousarray(frames[:, :, ::-1]), [KEY])
@@ -149,6 +152,7 @@ def test_a_moved_long_clip_is_searched() -> None:
     assert found.evidence["moved"] is True
 
 
+@pytest.mark.slow
 def test_a_moved_clip_in_the_second_window_is_searched_too(foreign: Frames) -> None:
     """Moved, no window's signpost is clear where it is looked for: more than one is searched."""
     frames = np.concatenate([foreign[:130], paint(clip(1, 130, 64, 64), PAYLOAD, KEY)])

@@ -142,6 +142,7 @@ def tiny_pipeline(vae: Any) -> Any:
     return pipe
 
 
+@pytest.mark.slow
 def test_hook_marks_the_last_step_of_a_real_pipeline_and_the_output_reads_back(vae: Any, latents: torch.Tensor) -> None:
     """The little transformer knows no pictures, so the loop starts from a picture's latents and hardly moves them."""
     pipe = tiny_pipeline(vae)
@@ -201,6 +202,7 @@ def marked_pair(vae: Any, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray
         return to_frames(fastvae.decode(vae, marked)), to_frames(fastvae.decode(vae, latents))
 
 
+@pytest.mark.slow
 def test_mark_survives_h264_and_stays_faint(
     vae: Any, marked_pair: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:

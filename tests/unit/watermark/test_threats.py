@@ -93,6 +93,7 @@ def test_copy_attack_works_from_one_marked_clip_without_its_original(marked: Fra
     assert found.payload == PAYLOAD
 
 
+@pytest.mark.slow
 def test_a_signpost_drawn_by_anybody_is_never_taken_for_a_mark() -> None:
     """Holds: the public part says "look here" and nothing more, under any key."""
     frames = levels(clip(2, *SHAPE) + RMS * signpost_drawn(*SHAPE))
@@ -103,6 +104,7 @@ def test_a_signpost_drawn_by_anybody_is_never_taken_for_a_mark() -> None:
     assert read(frames, look=True).status is MarkStatus.NONE
 
 
+@pytest.mark.slow
 def test_a_pattern_under_a_guessed_key_reads_under_that_key_alone() -> None:
     """Holds: without the key, a forger's pattern is noise to the owner; 16 guesses, payload and all."""
     for n in range(16):
@@ -203,6 +205,7 @@ def test_removal_of_the_public_signpost_leaves_the_payload(marked: Frames, avera
         assert found.payload == PAYLOAD
 
 
+@pytest.mark.slow
 def test_removal_of_the_public_signpost_and_a_mirroring_defeat_the_search(marked: Frames) -> None:
     """NOT prevented: without the signpost nothing says where a moved picture lies."""
     public = signpost_drawn(*SHAPE)
