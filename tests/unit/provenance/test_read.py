@@ -7,14 +7,12 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from safegen.errors import UnreadableMediaError
 from safegen.keys import KeyStore
-from safegen.keys import pki as key_pki
 from safegen.provenance import report as report_module
 from safegen.provenance.credential import Credential, CredentialState, Origin
 from safegen.provenance.file_signing import SignedAsset, sign_file
@@ -22,6 +20,7 @@ from safegen.provenance.manifest import MediaFormat
 from safegen.provenance.read import read_credential, read_manifest_store
 from safegen.provenance.report import clean, to_credential
 from safegen.settings import Home
+from tests.unit.provenance.expiry import made_before_expiry
 from tests.unit.provenance.provenance_samples import CONTENT_ID, ffmpeg, flip, make_clip, make_spec, make_still
 
 ACCEPTED = {CredentialState.VALID, CredentialState.TRUSTED}
@@ -178,13 +177,15 @@ def test_manifest_transplanted_to_another_clip(tmp_path: Path, signed: SignedAss
     assert (found.signature_valid, found.content_matches) == (True, False)
 
 
-def test_expired_certificate(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_certificate(tmp_path: Path, clip: Path) -> None:
     """Signed while valid, read after expiry, no time-stamp: invalid by C2PA, but told apart from tampering."""
-    monkeypatch.setattr(key_pki, "LEAF_DAYS", (300 + 3) / 86400)  # began five minutes ago: three seconds are left
-    keys = KeyStore.init(Home(tmp_path / "home"))
-    signed = sign_file(clip, tmp_path / "out.mp4", make_spec(), keys)
-    assert not read(signed.path, keys).only_expired
-    time.sleep(4.1)
+
+    def sign(keys: KeyStore) -> SignedAsset:
+        signed = sign_file(clip, tmp_path / "out.mp4", make_spec(), keys)
+        assert not read(signed.path, keys).only_expired
+        return signed
+
+    keys, signed = made_before_expiry(Home(tmp_path / "home"), sign)
     found = read(signed.path, keys)
     assert found.state is CredentialState.INVALID
     assert "signingCredential.expired" in found.failure_codes

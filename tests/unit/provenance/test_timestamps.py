@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import socket
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 
 from safegen.errors import ConfigError, ProvenanceError
 from safegen.keys import KeyStore
-from safegen.keys import pki as key_pki
 from safegen.provenance.backends import BACKENDS, Signing
 from safegen.provenance.credential import CredentialState
 from safegen.provenance.file_signing import SignedAsset, sign_file
@@ -23,6 +21,7 @@ from safegen.provenance.signing_identity import Seal
 from safegen.provenance.timestamps import Stamping, parse_authorities, relay
 from safegen.provenance.trust import Trust, add_list
 from safegen.settings import Home
+from tests.unit.provenance.expiry import made_before_expiry
 from tests.unit.provenance.pki_samples import TimeStampAuthority
 from tests.unit.provenance.provenance_samples import make_clip, make_spec
 
@@ -147,16 +146,12 @@ def test_without_where_the_list_says_so(
 
 
 def test_expired_certificate_with_a_listed_time_stamp(
-    tmp_path: Path, clip: Path, signing: Signing, authority: TimeStampAuthority, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clip: Path, signing: Signing, authority: TimeStampAuthority
 ) -> None:
     """The reason for time-stamps. One that anybody could have made does not help."""
     home = Home(tmp_path / "home")
-    monkeypatch.setattr(key_pki, "LEAF_DAYS", (300 + 4) / 86400)  # began five minutes ago: four seconds are left
-    keys = KeyStore.init(home)
-    end = keys.leaf_valid_until
-    signed = sign(clip, tmp_path / "out.mp4", keys, signing, authority.url)
-    while dt.datetime.now(dt.UTC) <= end + dt.timedelta(seconds=1):
-        time.sleep(0.1)
+    target = tmp_path / "out.mp4"
+    keys, signed = made_before_expiry(home, lambda keys: sign(clip, target, keys, signing, authority.url))
     found = read_credential(signed.path, trust=Trust.of(home, (keys,)))
     assert (found.state, found.only_expired) == (CredentialState.INVALID, True)
     assert not found.timestamp_trusted

@@ -6,7 +6,6 @@ import contextlib
 import datetime as dt
 import io
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 
 from safegen.errors import ProvenanceError, SafegenError
 from safegen.keys import KeyStore
-from safegen.keys import pki as key_pki
 from safegen.provenance.backends import BACKENDS, Signing
 from safegen.provenance.credential import CredentialState
 from safegen.provenance.engine import make_context
@@ -31,6 +29,7 @@ from safegen.provenance.signers import CallbackSigner
 from safegen.provenance.signing_identity import Seal
 from safegen.provenance.updating import update_file
 from safegen.settings import Home
+from tests.unit.provenance.expiry import made_before_expiry
 from tests.unit.provenance.native_pki import make_pki
 from tests.unit.provenance.provenance_samples import ALG, CONTENT_ID, ffmpeg, make_clip, make_spec, make_still
 
@@ -163,18 +162,14 @@ def keys_sign(pki: Any, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("backend", "name"), [("native", "clip.mp4"), ("c2pa-python", "still.png")])
-def test_certificate_that_expired_since(
-    folder: Path, tmp_path: Path, name: str, backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_certificate_that_expired_since(folder: Path, tmp_path: Path, name: str, backend: str) -> None:
     """The reason for a rotation. What a validator finds wrong by then stands in the ingredient."""
     home = Home(tmp_path / "home")
-    with monkeypatch.context() as patch:
-        patch.setattr(key_pki, "LEAF_DAYS", (300 + 3) / 86400)  # began five minutes ago: three seconds are left
-        old = KeyStore.init(home)
     spec = make_spec(media_format=FORMATS[name])
-    first = sign_file(folder / name, tmp_path / name, spec, old, signing=Signing(BACKENDS[backend]))
-    while dt.datetime.now(dt.UTC) <= old.leaf_valid_until + dt.timedelta(seconds=1):
-        time.sleep(0.1)
+    old, first = made_before_expiry(
+        home,
+        lambda keys: sign_file(folder / name, tmp_path / name, spec, keys, signing=Signing(BACKENDS[backend])),
+    )
     new = KeyStore.renew(home)
     anchors = new.root_pem + old.root_pem
     assert read_credential(first.path, trust_anchors_pem=anchors).only_expired

@@ -294,13 +294,15 @@ def test_what_is_no_media_is_415(service: TestClient) -> None:
     assert answer.status_code == 400
 
 
-def test_a_large_asset_is_refused_announced_or_not(service: TestClient) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("safegen-*"))
+def test_a_large_asset_is_refused_announced_or_not(
+    service: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     url, headers = f"{V}/matches/byContent", {"Content-Type": "video/mp4"}
     assert service.post(url, content=bytes((4 << 20) + 1), headers=headers).status_code == 413
     chunks = (bytes(1 << 20) for _ in range(6))
     assert service.post(url, content=chunks, headers=headers).status_code == 413
-    assert set(Path(tempfile.gettempdir()).glob("safegen-*")) == before
+    assert not list(tmp_path.iterdir())
 
 
 def test_reading_that_takes_too_long_is_ended(made: Recorded, stripped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
