@@ -42,6 +42,9 @@ LOUD = 0.6
 FLAT = 4.0
 """Standard deviation, in levels, around a point beside the clip's picture up to which it shows nothing."""
 
+FORMS = 15.0
+"""Levels (root mean square) of form from which on a kept picture is like no other; camera footage mostly has more."""
+
 BOOST = 3.0
 """How many times the kept picture's contrast a suspect may have of it: explanations that take more are made up."""
 
@@ -185,7 +188,7 @@ class Comparing:
         elif judged.contrast < CONTRAST:
             why = "too little contrast is left"
         elif share <= UNEXPLAINED and not loud:
-            if judged.contrast <= BOOST and self._is_plain(laid):
+            if judged.forms >= FORMS or (judged.contrast <= BOOST and self._is_plain(laid)):
                 same = True
             else:
                 why = "it would take more recolouring than edits do"

@@ -56,7 +56,7 @@ class Judged:
 
     ``explained``, ``form`` and ``unexplained`` are levels (root mean square): the kept picture's contrast as it is
     found again, what of it is not mere shading, and what remains beyond the tolerance. ``contrast``: the first as a
-    share of the kept picture's own.
+    share of the kept picture's own. ``forms``: what the kept picture itself has that is not mere shading, in levels.
     """
 
     foreign: NDArray[np.bool_]
@@ -65,6 +65,7 @@ class Judged:
     form: float
     unexplained: float
     contrast: float
+    forms: float
 
 
 class Explainer:
@@ -162,7 +163,10 @@ class Explainer:
         explained = float(np.sqrt(_mean((own - mean) ** 2, weight)))
         had = float(np.sqrt(_mean((look.luma - _mean(look.luma, weight)) ** 2, weight)))
         form, unexplained = (float(np.sqrt(_mean(p, weight))) for p in (found**2, excess))
-        return Judged(foreign & whole, float(whole.mean()), explained, form, unexplained, explained / (had + 0.5))
+        forms = float(np.sqrt(_mean(known**2, weight)))
+        return Judged(
+            foreign & whole, float(whole.mean()), explained, form, unexplained, explained / (had + 0.5), forms
+        )
 
 
 def remaining(made: NDArray[np.floating], picture: NDArray[np.floating]) -> NDArray[np.floating]:
