@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from safegen.tinymodel.training import fastdit, muon, text
 from safegen.tinymodel.training.latents import Shards
@@ -36,6 +38,7 @@ _LEAST_NOISE = 0.15  # below this the loss of the velocity is that of the clean 
 _STILL_BATCH, _CLIP_BATCH = 64, 10
 _STILLS_BETWEEN = 4  # with clips: every how many steps one of stills
 _AVERAGE = 0.9985
+_WORDS = 32  # text states are padded to so many: a compiled pass is made once for each shape
 
 
 @dataclass(slots=True)
@@ -78,8 +81,13 @@ class Learner:
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], weight)
 
 
-def loss_of(model: Any, clean: Tensor, cover: Tensor, states: Tensor) -> Tensor:
-    """Return the loss for normalised latents ``clean`` [N, 48, T, H, W], ``cover`` [N, T, H, W] and text ``states``."""
+def loss_of(
+    model: Any, clean: Tensor, cover: Tensor, states: Tensor, forward: Callable[..., Tensor] = fastdit.forward
+) -> Tensor:
+    """Return the loss for normalised latents ``clean`` [N, 48, T, H, W], ``cover`` [N, T, H, W] and text ``states``.
+
+    ``forward``: ``fastdit.forward``, or that compiled.
+    """
     n, _, frames = clean.shape[:3]
     u = torch.sigmoid(torch.randn(n))
     u = torch.where(torch.rand(n) < _UNIFORM, torch.rand_like(u), u)
@@ -87,7 +95,7 @@ def loss_of(model: Any, clean: Tensor, cover: Tensor, states: Tensor) -> Tensor:
     if frames > 1:
         sigma[torch.rand(n) < _FIRST_FRAME_KEPT, :, 0] = 0
     mixed = (1 - sigma) * clean + sigma * torch.randn_like(clean)
-    guess = fastdit.forward(model, mixed, sigma[:, 0, :, 0, 0], states, TEXT_TOKENS, _dtype())
+    guess = forward(model, mixed, sigma[:, 0, :, 0, 0], states, TEXT_TOKENS, _dtype())
     error = (guess - clean).square().mean(1, keepdim=True) / sigma.clamp_min(_LEAST_NOISE).square()
     weight = (sigma > 0) * (1 + _SOLID_WEIGHT * cover.unsqueeze(1).float() / 255)
     result: Tensor = (error * weight).sum() / weight.sum()
@@ -98,12 +106,16 @@ def _dtype() -> torch.dtype:
     return torch.bfloat16 if fastvae.fast_cpu() else torch.float32
 
 
-def train_dit(out: Path, latents: Path, words: Path, seconds: float, *, stills_only: float, cool: float) -> None:
+def train_dit(
+    out: Path, latents: Path, words: Path, seconds: float, *, stills_only: float, cool: float, compiled: bool = False
+) -> None:
     """Train for processor ``seconds`` in all, the first ``stills_only`` of them on stills alone, and keep the state in
     ``out``. The rate falls over the last ``cool`` seconds and is even before: a longer training goes on from any state.
+    ``compiled``: by torch.compile, which needs a C++ compiler and a minute or two, and then takes 0.6 of the time.
     """
     learner = Learner.start()
     encoder, tokenizer = text.load(words)
+    forward = torch.compile(fastdit.forward, dynamic=False) if compiled else fastdit.forward
     run = Run(out)
     kept = run.load("dit.pt")
     if kept:
@@ -127,9 +139,9 @@ def train_dit(out: Path, latents: Path, words: Path, seconds: float, *, stills_o
         pick = torch.randint(len(data.latents), (count,))
         named = [Named.of(row) for row in data.numbers[pick].tolist()]
         lines = ["" if dice.random() < _UNPROMPTED else caption(dice, n).text for n in named]
-        loss = loss_of(
-            learner.model, data.latents[pick].float(), data.cover[pick], text.encode(encoder, tokenizer, lines)
-        )
+        states = text.encode(encoder, tokenizer, lines)
+        states = functional.pad(states, (0, 0, 0, max(0, _WORDS - states.shape[1])))
+        loss = loss_of(learner.model, data.latents[pick].float(), data.cover[pick], states, forward)
         left = (seconds - run.seconds) / cool if cool else 1.0
         learner.update(loss, _RATE * min(1, (run.step - first + 1) / _WARMUP, max(left, 0.01)), run.step)
         run.step += 1
@@ -163,9 +175,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600, help="processor seconds, those already spent included")
     parser.add_argument("--stills-only", type=float, default=1200, help="of them, before clips come")
     parser.add_argument("--cool", type=float, default=0, help="of them, the last, in which the rate falls")
+    parser.add_argument("--compile", action="store_true", help="quicker steps, after a minute or two")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    train_dit(given.out, given.latents, given.text, given.seconds, stills_only=given.stills_only, cool=given.cool)
+    train_dit(
+        given.out, given.latents, given.text, given.seconds,
+        stills_only=given.stills_only, cool=given.cool, compiled=given.compile,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
