@@ -48,8 +48,11 @@ def executable_version() -> tuple[str, str]:
     return path, said.stdout.partition("\n")[0].partition(" Copyright")[0]
 
 
-def open_input(source: Source, *, tolerant: bool, max_pixels: int) -> Any:
-    """Return ffmpeg-python's input node for a local file: demuxer named, no network, no further files."""
+def open_input(source: Source, *, tolerant: bool, max_pixels: int, **more: str) -> Any:
+    """Return ffmpeg-python's input node for a local file: demuxer named, no network, no further files.
+
+    ``more``: further options of the input.
+    """
     strictness = {} if tolerant else {"xerror": None}
     return ffmpeg.input(
         source.url,
@@ -57,6 +60,7 @@ def open_input(source: Source, *, tolerant: bool, max_pixels: int) -> Any:
         protocol_whitelist="file,pipe",
         max_pixels=max_pixels,
         **strictness,
+        **more,
     )
 
 

@@ -49,6 +49,11 @@ def presentation(path: Path | str) -> Presentation:
 
 def _tracks(source: Source) -> Presentation:
     node = open_input(source, tolerant=True, max_pixels=MAX_FRAME_PIXELS)
+    beyond = []
+    if _size(source, "all") != _size(source, "codec"):
+        beyond.append(
+            "Its container hides the borders of the pictures, and a player may show them: they were not read."
+        )
     # A matching stream specifier with "?" is optional; sound is listed with a single packet's worth of work.
     videos: dict[int, list[int]] = {}
     kinds: dict[int, str] = {}
@@ -65,17 +70,32 @@ def _tracks(source: Source) -> Presentation:
                     continue
                 listed += 1
                 if listed > MAX_PACKETS:
-                    return Presentation((f"It has more than {MAX_PACKETS} packets, not all of which were listed.",))
+                    beyond.append(f"It has more than {MAX_PACKETS} packets, not all of which were listed.")
+                    return Presentation(tuple(beyond))
                 if kinds.get(number := int(fields[0])) == "video":
                     videos.setdefault(number, []).append(int(fields[2]))
         process.finish()
-    beyond = []
     count = sum(kind == "video" for kind in kinds.values())
     if count > 1:
         beyond.append(f"It has {count} video tracks, of which the first was read: a player may show another.")
     if videos and _is_uneven(next(iter(videos.values()))):
         beyond.append("Some frames are shown far longer than others, but all were read as if they were not.")
     return Presentation(tuple(beyond), "audio" in kinds.values())
+
+
+def _size(source: Source, cropping: str) -> bytes:
+    """The first frame's width and height as a pixmap's header says them, b"" where none can be decoded.
+
+    ``cropping``: ``codec``, as all players must, or ``all``, also as the container asks (``clap``, ``PixelCrop``).
+    """
+    node = open_input(source, tolerant=True, max_pixels=MAX_FRAME_PIXELS, apply_cropping=cropping)["V:0"]
+    with FfmpegProcess(arguments(node.output("pipe:", format="image2pipe", vcodec="ppm", vframes=1))) as process:
+        with process.waiting():
+            header = process.stdout.readline(_MAX_LINE) + process.stdout.readline(_MAX_LINE)
+            while process.stdout.read(1 << 20):
+                pass
+        process.finish()
+    return header
 
 
 def _is_uneven(stamps: list[int]) -> bool:

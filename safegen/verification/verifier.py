@@ -36,7 +36,7 @@ from safegen.provenance.kept_manifests import load_manifest
 from safegen.provenance.trust import Trust
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
-from safegen.verification.coverage import is_whole, note_what_else_is_shown
+from safegen.verification.coverage import is_whole, note_what_else_is_shown, note_what_is_marked
 from safegen.verification.credential_judging import Judged, judge_credential
 from safegen.verification.mark_reading import Mark, MarkReader, not_run
 from safegen.verification.picture_check import check_pictures
@@ -155,7 +155,7 @@ class Verifier:
         mark = MarkReader(self._home, self._progress).read(path, clip, keys, key_problem)
         if clip is None or mark.content_id is None or metadata.ours:
             return mark
-        return check_pictures(mark, path, clip.fps, self._home)
+        return note_what_is_marked(check_pictures(mark, path, clip.fps, self._home), clip.fps)
 
     # -- (4) ledger ----------------------------------------------------------------------------------------------------
 

@@ -180,6 +180,25 @@ def test_a_clip_spliced_with_other_footage_is_a_part_of_the_file(
     pictures: Any = mark_of(verdict).evidence["pictures"]
     assert (pictures["same"], pictures["whole"]) == (True, False)
     assert pictures["time"] < 0.5
+    assert "of 4.1 s carry that mark" in mark_of(verdict).summary
+
+
+def test_clips_of_this_home_that_were_joined_are_all_named(
+    pipe: Any, one: Generated, own_home: Home, tmp_path: Path
+) -> None:
+    safe = safegen.protect(pipe, home=own_home)
+    more = [safe(prompt, output=tmp_path / f"{n}.mp4", seed=n, **CALL) for n, prompt in enumerate((OTHER, ONE))]
+    joined = tmp_path / "joined.mp4"
+    encode_video(np.concatenate([read_clip(c.output).frames for c in (one, *more)]), 16, joined)
+    verdict = safegen.verify(joined, home=own_home)
+    assert verdict.verdict == "partial"
+    finding = mark_of(verdict)
+    found: Any = finding.evidence["marked"]
+    assert {s["content_id"] for s in found} == {c.content_id for c in (one, *more)}
+    for n, clip in enumerate((one, *more)):
+        middle = (25 * n + 12) / 16
+        assert any(s["content_id"] == clip.content_id and s["start"] <= middle <= s["end"] for s in found)
+        assert clip.content_id in finding.summary
 
 
 def test_a_clip_from_before_there_were_kept_pictures_is_left_open_once_its_credential_is_gone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from pathlib import Path
 
@@ -39,6 +40,30 @@ def test_a_second_video_track(clip: Path, tmp_path: Path, ending: str) -> None:
     target = tmp_path / f"two.{ending}"
     ffmpeg("-i", clip, "-i", clip, "-map", 0, "-map", 1, "-c", "copy", "-disposition:v:1", "default", target)
     assert "2 video tracks" in presentation(target).beyond[0]
+
+
+def hide_borders(path: Path) -> None:
+    """Ask players to show the left half of the 64 x 48 picture: a clean aperture box (ISO 14496-12, 12.1.4)."""
+    data = bytearray(path.read_bytes())
+    moov = data.index(b"moov")
+    assert data.index(b"mdat") < moov, "else the offsets of the frames would have to be moved"
+    box = struct.pack(">I4s8I", 40, b"clap", 32, 1, 48, 1, 2**32 - 16, 1, 0, 1)
+    parents = [data.index(name, moov) - 4 for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1")]
+    end = parents[-1] + struct.unpack_from(">I", data, parents[-1])[0]
+    for at in parents:
+        struct.pack_into(">I", data, at, struct.unpack_from(">I", data, at)[0] + len(box))
+    path.write_bytes(data[:end] + box + data[end:])
+
+
+def test_borders_that_the_container_hides_may_be_shown(clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "hidden.mp4"
+    ffmpeg("-i", clip, "-c", "copy", target)
+    assert presentation(target).beyond == ()
+    hide_borders(target)
+    assert next(iter(media.decode(target))).shape == (48, 32, 3)
+    assert "hides the borders" in presentation(target).beyond[0]
+    ffmpeg("-i", target, "-c", "copy", tmp_path / "hidden.mkv")
+    assert "hides the borders" in presentation(tmp_path / "hidden.mkv").beyond[0]
 
 
 def test_sound(clip: Path, tmp_path: Path) -> None:
