@@ -51,7 +51,7 @@ def test_the_prompt_is_nowhere_in_clear(made: Made, home: Home) -> None:
 
 
 def test_an_untouched_clip_is_verified(shell: Shell, made: Made) -> None:
-    printed = shell.json("verify", made.path, code=0)
+    printed = json.loads(shell.apart("verify", made.path, "--json", code=0).stdout)
     assert printed["verdict"] == "verified"
     assert printed["content_id"] == made.printed["content_id"]
     assert printed["entry"] == made.printed["entry"]
