@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ def test_fold_is_idempotent(text: str) -> None:
     assert fold(once).text == once
 
 
+@pytest.mark.slow
 def test_fold_is_idempotent_for_every_character() -> None:
     for code in range(sys.maxunicode + 1):
         folded = fold_character.__wrapped__(chr(code))

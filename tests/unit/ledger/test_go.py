@@ -31,6 +31,8 @@ PROGRAM = Path(__file__).parents[2] / "go/judge.go"
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in range(2)]
 NAMES = ["example.com/safegen", "example.com/other"]
 
+pytestmark = pytest.mark.slow  # the program is built, and with it Go's own library
+
 Judge = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -89,7 +91,6 @@ def b64(digest: bytes) -> str:
     return base64.b64encode(digest).decode()
 
 
-@pytest.mark.slow
 def test_published_tiles_are_read_and_proved_from(judge: Judge, tmp_path: Path) -> None:
     vkey = VerifierKey.of(NAMES[0], KEYS[0])
     sizes = (1, 255, 256, 300, 512, 700)

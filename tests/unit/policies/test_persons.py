@@ -43,6 +43,7 @@ def test_names_are_pairs_of_a_given_and_a_family_name(text: str, found: list[str
     assert names(text) == found
 
 
+@pytest.mark.slow
 def test_every_known_figure_is_flagged_and_reviewed_in_europe() -> None:
     people = Lexicon.load().lists["public_figures"]
     assert len(people) > 600

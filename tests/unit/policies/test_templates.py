@@ -48,6 +48,7 @@ def test_same_seed_gives_the_same_prompts(grammar: Grammar) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_names_that_are_kept_back_never_reach_training(grammar: Grammar) -> None:
     draw = random.Random(0)
     for slot in NAMES:

@@ -94,6 +94,7 @@ def failed(checks: tuple[Check, ...]) -> dict[str, str]:
     return {check.id.removeprefix("validation:"): check.detail for check in checks if not check.passed}
 
 
+@pytest.mark.slow
 def test_all_that_we_sign_passes_all_checks(ours: dict[str, Any]) -> None:
     assert len(ours) == 2 * 4 * 6
     for scenario, document in ours.items():
@@ -337,10 +338,12 @@ def assert_agreement(documents: dict[str, Any]) -> None:
         assert mine == {key: value is True for key, value in answer.items()}, name
 
 
+@pytest.mark.slow
 def test_agrees_with_the_published_rubric_on_ours_and_on_defects(ours: dict[str, Any], good: dict[str, Any]) -> None:
     assert_agreement(ours | {name: defective(good, change) for name, change, _ in DEFECTS} | {"nothing": {}})
 
 
+@pytest.mark.slow
 def test_agrees_with_the_published_rubric_on_the_files_of_others(shared_data: Path) -> None:
     documents = {}
     for path in sorted(p for p in (shared_data / "c2pa").rglob("*") if p.is_file()):

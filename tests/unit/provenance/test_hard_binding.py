@@ -95,6 +95,7 @@ def test_intact_files_are_settled_without_the_library(
     assert settled == {True: 2 * len(seeds)}
 
 
+@pytest.mark.slow
 def test_mutants_get_the_same_credential(
     tmp_path: Path, seeds: list[Path], keys: KeyStore, settled: Counter[bool]
 ) -> None:

@@ -206,6 +206,7 @@ def test_setting(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ReadLimits().seconds_for(200 << 20) == 40
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_does_not_grow(signed: Path, keys: KeyStore) -> None:
     def resident() -> int:

@@ -47,6 +47,7 @@ def test_table_names_every_file(shared_data: Path, table: dict[str, dict[str, st
     assert len(table) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", [OFFICIAL, TEST_ROOTS])
 def test_documented_states_and_codes(shared_data: Path, table: dict[str, dict[str, str]], column: str) -> None:
     folder = shared_data / "c2pa"

@@ -84,7 +84,7 @@ def test_stamped(
     said = signed.signature["timestamp"]
     assert isinstance(said, dict)
     assert (said["status"], said["authority"]) == ("stamped", authority.url)
-    assert abs(dt.datetime.fromisoformat(str(said["time"])) - NOW) < dt.timedelta(hours=1)
+    assert abs(dt.datetime.fromisoformat(str(said["time"])) - dt.datetime.now(dt.UTC)) < dt.timedelta(hours=1)
     found = read_credential(signed.path, trust=Trust.of(home, (keys,)))
     assert found.state is CredentialState.TRUSTED
     assert found.timestamp is not None

@@ -196,6 +196,7 @@ def test_encypher_misses_staple_and_stamp_alone_in_a_plain_file(signed: Signed) 
         assert {code.rsplit(".")[-1] for code in answer.failures} == missing, (what, answer.failures)
 
 
+@pytest.mark.slow
 def test_wasm_trusts_what_we_sign(signed: Signed, by_wasm: dict[Path, Answer]) -> None:
     for what, path in signed.whole.items():
         answer = by_wasm[path]
@@ -203,6 +204,7 @@ def test_wasm_trusts_what_we_sign(signed: Signed, by_wasm: dict[Path, Answer]) -
         assert what not in signed.stamped or answer.codes >= _EVIDENCE, what
 
 
+@pytest.mark.slow
 def test_all_find_one_changed_bit(signed: Signed, by_wasm: dict[Path, Answer]) -> None:
     for what, path in signed.damaged.items():
         for answer in (by_c2pa_rs(path, signed), by_encypher(path, signed, strict=False), by_wasm[path]):

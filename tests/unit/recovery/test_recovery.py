@@ -236,6 +236,7 @@ def test_the_new_manifest_says_what_was_found_over_which_frames(made: Recorded, 
     assert "explain 100 % of the file's time and 100 % of its area" in said
 
 
+@pytest.mark.slow
 def test_without_a_mark_there_is_nothing_to_recover(made: Recorded, tmp_path: Path) -> None:
     encode_video(clip(5, 33, 96, 128), 16, tmp_path / "plain.mp4")
     done = recover(tmp_path / "plain.mp4", tmp_path / "out.mp4", home=made.home)

@@ -142,6 +142,7 @@ def test_measuring_twice_gives_the_same(wan: Any, wan_profile: Profile) -> None:
     assert again.gain == wan_profile.gain
 
 
+@pytest.mark.slow
 def test_unknown_families_and_silent_decoders_are_refused(wan: Any) -> None:
     with pytest.raises(WatermarkError, match="family") as caught:
         calibrate(torch.nn.Linear(2, 2))
@@ -238,6 +239,7 @@ def test_a_vaes_digest_follows_its_weights_alone() -> None:
 # -- in the home ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_measured_once_then_read_from_the_home(wan: Any, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     from safegen.watermark import calibration
 
