@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the shared data folder beside the checkout")
     return folder
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, and float32 also where the machine multiplies bfloat16 natively."""
+    import torch
+
+    from safegen.watermark import fastvae
+
+    monkeypatch.setattr(fastvae, "fast_cpu", lambda: False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SLOW_SECONDS = 2.0
-"""A test that takes more is to be marked slow. What several share is counted with the first that asks for it."""
+"""A test that takes more has to be marked slow; one of a second may be. What several share is the first one's cost."""
 SHOWN = 20
 
 

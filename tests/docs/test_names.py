@@ -45,6 +45,7 @@ def test_what_a_page_names_is_there(name: str) -> None:
     assert not _missing(name)
 
 
+@pytest.mark.slow
 def test_what_comments_and_docstrings_name_is_there() -> None:
     missing = {name: found for name in sources() if (found := _missing(name))}
     assert not missing

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from safegen.cli import app
@@ -46,9 +48,9 @@ class Shell:
         printed, complaint = child.communicate(timeout=500)
         return _expected(Done(child.args, child.returncode, printed, complaint), code)
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+    def start(self, *arguments: str | Path, program: Sequence[str] = ("-m", "safegen")) -> subprocess.Popen[str]:
         """Start a process of its own and return at once."""
-        command = [sys.executable, "-m", "safegen", *map(str, arguments)]
+        command = [sys.executable, *program, *map(str, arguments)]
         return subprocess.Popen(
             command, env=os.environ | self._changes, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -74,6 +76,14 @@ class Made:
 
     path: Path
     printed: dict[str, Any]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests of this folder slow: they go the whole way with a real model, and share a clip."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +112,34 @@ def fresh_home(tmp_path: Path) -> Home:
     home = Home(tmp_path / "home", ledger_busy_seconds=1.0)
     KeyStore.init(home)
     return home
+
+
+@pytest.fixture(params=["missing", "folder", "zero_byte", "text", "truncated_header"])
+def unreadable(request: pytest.FixtureRequest, tmp_path: Path, made: Made) -> Path:
+    """The path of what is no clip."""
+    path = tmp_path / f"{request.param}.mp4"
+    match request.param:
+        case "folder":
+            path.mkdir()
+        case "zero_byte":
+            path.touch()
+        case "text":
+            path.write_text("this is no video\n" * 100)
+        case "truncated_header":
+            path.write_bytes(made.path.read_bytes()[:100])
+    return path
+
+
+@pytest.fixture
+def clear_pack(tmp_path: Path) -> Path:
+    """A policy under which the ledger keeps the words themselves."""
+    path = tmp_path / "clear.yaml"
+    document = {
+        "schema": "safegen.policy/1", "id": "clear", "version": "1", "description": "x", "extends": "eu",
+        "record_text": "clear",
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(document))
+    return path
 
 
 def ffmpeg(*arguments: str | Path) -> None:

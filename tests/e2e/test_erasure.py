@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import safegen
 from safegen.errors import InputError, KeyStoreError
@@ -23,17 +22,6 @@ SUBJECT = "account:4711"
 PROMPT = "a wooden boat on a quiet lake at dawn"
 PROJECT = "Tove's birthday film"
 SIZE = ("--frames", SMALL["frames"], "--steps", SMALL["steps"])
-
-
-@pytest.fixture
-def clear_pack(tmp_path: Path) -> Path:
-    path = tmp_path / "clear.yaml"
-    document = {
-        "schema": "safegen.policy/1", "id": "clear", "version": "1", "description": "x", "extends": "eu",
-        "record_text": "clear",
-    }  # fmt: skip
-    path.write_text(yaml.safe_dump(document))
-    return path
 
 
 def fields(shell: InProcess, subject: str) -> dict[str, Any]:

@@ -55,7 +55,6 @@ def test_clip_with_labels(shell: Shell, home: Home, tmp_path: Path) -> None:
     assert read_credential(path).ai_generated
 
 
-@pytest.mark.slow
 def test_still_with_a_label(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "still.png"
     printed = shell.json(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import safegen
 from safegen.errors import BlockedError
@@ -63,17 +62,6 @@ def test_the_whole_way_by_the_commands(fresh_home: Home, tmp_path: Path) -> None
     assert (denied["action"], denied["reasons"][0]["category"]) == ("block", "denied")
     assert shell.json("ledger", "fsck", code=0)["ok"]
     assert not clip.exists()
-
-
-@pytest.fixture
-def clear_pack(tmp_path: Path) -> Path:
-    path = tmp_path / "clear.yaml"
-    document = {
-        "schema": "safegen.policy/1", "id": "clear", "version": "1", "description": "x", "extends": "eu",
-        "record_text": "clear",
-    }  # fmt: skip
-    path.write_text(yaml.safe_dump(document))
-    return path
 
 
 def stop(home: Home, prompt: str, policy: str | Path, tmp_path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 bodies = st.dictionaries(texts, values, max_size=6)
 
 
+@pytest.mark.slow
 @given(bodies)
 @example({"i": 2.0**53, "j": 2.0**53 - 0.5, "k": -(2.0**53)})
 @example({"a": -0.0, "b": 1e16, "c": 1e15, "d": 1e-4, "e": 9.999e-5, "f": 0.1, "g": 16.0, "h": 5e-324})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import pytest
 import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,7 @@ ANY = st.recursive(
 VKEY = VerifierKey.parse("example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k")
 
 
+@pytest.mark.slow
 @given(st.dictionaries(TEXT, JSON, max_size=5))
 @settings(max_examples=150, deadline=None)
 def test_json_bodies_round_trip(body: dict[str, Any]) -> None:

@@ -58,6 +58,7 @@ def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return schema
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "verb", "mode"), ASKED)
 def test_every_answer_is_a_described_one(
     api: schemathesis.BaseSchema, path: str, verb: str, mode: GenerationMode

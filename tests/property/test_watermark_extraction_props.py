@@ -55,12 +55,14 @@ def check(frames: NDArray[np.uint8], key: bytes, *, look: bool) -> None:
     json.dumps(found.to_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(clips(frames=40, side=80, aspect=3), st.integers(0, 2**31))
 def test_any_clip_is_answered_and_none_verifies(frames: NDArray[np.uint8], number: int) -> None:
     check(frames, key_of(number), look=False)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(clips(frames=8, side=80, aspect=40), st.integers(0, 2**31))
 @example(np.zeros((5, 4, 20, 3), np.uint8), 0)
@@ -74,6 +76,7 @@ def test_pictures_are_refused_only_where_they_are_too_long_and_narrow(frames: ND
             extract_frames(frames, key_of(number), look=False)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=6)
 @given(clips(frames=9, side=40, aspect=1.5), st.integers(0, 2**31))
 def test_any_clip_is_answered_when_moved_pictures_are_searched_too(frames: NDArray[np.uint8], number: int) -> None:

@@ -32,6 +32,7 @@ def test_judging_a_prompt_needs_no_model_library() -> None:
     assert loaded_by(code) & {"torch", "diffusers", "transformers", "cv2"} == set()
 
 
+@pytest.mark.slow
 def test_verification_without_the_neural_parts_needs_no_torch(tmp_path: object) -> None:
     code = f"""
 import safegen, pathlib, subprocess, imageio_ffmpeg
@@ -43,6 +44,7 @@ assert safegen.verify(clip, neural=False, home=safegen.Home(clip.parent)).verdic
     assert loaded_by(code) & {"torch", "diffusers", "transformers"} == set()
 
 
+@pytest.mark.slow
 def test_where_torch_is_missing_the_mark_is_not_run(tmp_path: object) -> None:
     code = f"""
 import sys, pathlib, subprocess, imageio_ffmpeg

@@ -104,6 +104,7 @@ def test_edited_copies_look_like_the_clip(made: Recorded, edit: str, tmp_path: P
     assert 0 < only.distance <= LIMIT
 
 
+@pytest.mark.slow
 def test_an_unmarked_copy_is_found_by_its_looks(made: Recorded, found: Found) -> None:
     assert (found.outcome, found.content_id, found.entry, found.alg) == (Outcome.UNPROVEN, made.content_id, 0, ALG)
     assert (found.manifest, found.manifest_id) == (made.signed.manifest_bytes, made.signed.manifest_id)

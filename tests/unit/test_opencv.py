@@ -88,6 +88,7 @@ def test_two_versions_of_opencv_in_one_folder_are_no_sound_installation(
     assert COMMAND + real("opencv-python") in check.remedy
 
 
+@pytest.mark.slow
 def test_opencv_is_imported_in_one_place() -> None:
     """Elsewhere a build that does not load would end in a traceback, without the command."""
     importers = set()

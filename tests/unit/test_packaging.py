@@ -141,6 +141,7 @@ def test_what_ships_imports_nothing_that_stays_behind(tmp_path: Path, setup_py: 
             assert not [name for name in imports if belongs(name, behind)], module
 
 
+@pytest.mark.slow
 def test_what_the_code_imports_is_asked_for_by_name() -> None:
     """What merely comes with another requirement goes with it one day."""
     distributions = {name: {canonical(d) for d in given} for name, given in packages_distributions().items()}

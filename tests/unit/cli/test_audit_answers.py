@@ -21,6 +21,7 @@ def shell(tmp_path: Path) -> InProcess:
     return shell
 
 
+@pytest.mark.slow
 def test_a_question_that_finds_nothing_was_answered_by_silence(shell: InProcess) -> None:
     for words in (["mark", "f" * 16], ["policy", "nosuch"], ["model", "nosuch"], ["daily", "--to", "2001-01-01"]):
         assert shell("audit", *words, code=0).stdout == "0 entries\n", words

@@ -116,6 +116,7 @@ def test_cert_show_of_a_file(tmp_path: Path) -> None:
     assert "Test Root" in text("cert", "show", tmp_path / "root.pem")
 
 
+@pytest.mark.slow
 def test_trust_commands(tmp_path: Path) -> None:
     assert [entry["name"] for entry in run("trust", "show")["lists"]] == ["c2pa", "c2pa-tsa"]
     (tmp_path / "House.pem").write_text(AUTHORITY.root.pem)

@@ -21,6 +21,7 @@ def shell(tmp_path: Path) -> InProcess:
     return shell
 
 
+@pytest.mark.slow
 def test_what_doctor_calls_ready_was_an_error_to_fsck_list_and_audit(shell: InProcess) -> None:
     assert shell.json("doctor", code=0)["ledger"]["ok"] is True
     for words in (["ledger", "list"], ["audit", "time"], ["audit", "mark", CONTENT_ID], ["audit", "daily"]):

@@ -148,6 +148,7 @@ def separable(shift: float) -> Features:
     return Features(("a", "b", "c"), x, size, np.arange(160), fake, group, group)
 
 
+@pytest.mark.slow
 def test_training_finds_a_real_difference_and_saves_what_it_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +190,7 @@ def test_shipped_report_and_weights_belong_together() -> None:
     assert json.loads(report.read_text())["weights_sha256"] == model.load().sha256
 
 
+@pytest.mark.slow
 def test_shared_clips_are_ordered(shared_data: Path) -> None:
     """On clips that it was trained on, generated ones score higher: a check of the wiring, not of its worth."""
     from safegen.detectors.training.dataset import read_video

@@ -34,6 +34,7 @@ def outcome(name: str, value: Any) -> str:
 OURS = {"prompt", "negative_prompt", "image", "video", "generator", "output_type", "callback_on_step_end", TENSOR_NAMES}
 
 
+@pytest.mark.slow
 def test_no_argument_of_any_family_lets_content_past() -> None:
     """Whatever a family calls its argument: tensors are refused or need a seal, pictures and texts are judged."""
     pipes = [families.build(name).pipe for name in BUILDERS]

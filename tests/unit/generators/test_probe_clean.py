@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import diffusers
@@ -14,21 +13,10 @@ from torch import Tensor
 from safegen.errors import GeneratorError
 from safegen.generators.clean import SCHEDULERS, schedule
 from safegen.generators.observing import Observer
-from safegen.watermark import fastvae
 from safegen.watermark.layouts import Layout, call_shape
 from tests.families import STEPS, build
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def _exact(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, and float32 also where the machine multiplies bfloat16 natively."""
-    monkeypatch.setattr(fastvae, "fast_cpu", lambda: False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("exact")]
 
 
 def scheduler(name: str, steps: int = 6, **config: Any) -> Any:

@@ -30,26 +30,15 @@ from safegen.generators.training.probe import Labelled, Plan, Recorder, collect,
 from safegen.policies.pack.loading import load_pack
 from safegen.policies.probes.probe_set import LATENTS, TEXT_STATES, AskedProbe, Probe, ProbeSet, ProbeUse
 from safegen.types import Action, RunStatus
-from safegen.watermark import fastvae
 from safegen.watermark.layouts import call_shape
 from tests.families import build
 from tests.pipelines import random_cogvideox, random_ltx, random_wan
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("exact")]
 
 PROMPT = "a red ball on grass"
 STEPS = 4
 NEVER, ALWAYS = -20.0, 20.0
-
-
-@pytest.fixture(autouse=True)
-def _exact(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, and float32 also where the machine multiplies bfloat16 natively."""
-    monkeypatch.setattr(fastvae, "fast_cpu", lambda: False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def made(builder: Callable[[], Any]) -> Any:

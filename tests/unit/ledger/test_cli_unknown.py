@@ -35,6 +35,7 @@ def commands(entry: str, folder: Path) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", [str(SIZE), "999999", "000000000000009", "0123456789abcdef", "x", "", "²"])
 def test_an_unknown_entry_is_bad_input_whatever_is_asked_of_it(shell: InProcess, entry: str, tmp_path: Path) -> None:
     for name, words in commands(entry, tmp_path).items():
@@ -46,6 +47,7 @@ def test_an_unknown_entry_is_bad_input_whatever_is_asked_of_it(shell: InProcess,
     assert list(tmp_path.glob("out.*")) == []
 
 
+@pytest.mark.slow
 def test_known_entries_are_found_by_either_name(shell: InProcess, tmp_path: Path) -> None:
     for entry in ("1", "01", f"{1:016x}"):
         for words in commands(entry, tmp_path).values():

@@ -9,7 +9,7 @@ import random
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from safegen.ledger import Event, Ledger, erasure, verify_inclusion
 from safegen.ledger.subjects import State, states
 from safegen.privacy import fields
 from safegen.settings import Home
-from tests.postgres import DATABASES, database
+from tests.postgres import database
 from tests.unit.privacy.privacy_samples import (
     ADA,
     FIELDS,
@@ -38,17 +38,6 @@ from tests.unit.privacy.privacy_samples import (
 BOB = "account:bob"
 
 
-@pytest.fixture(params=DATABASES)
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
-    with database(request.param, tmp_path) as url:
-        yield make_home(tmp_path, url)
-
-
-@pytest.fixture
-def sqlite_home(tmp_path: Path) -> Home:
-    return make_home(tmp_path)
-
-
 def erase(home: Home, subject: str = ADA) -> fields.Erased:
     return fields.erase(home, subject, ground="request")
 
@@ -58,6 +47,7 @@ def kinds(home: Home) -> list[str]:
         return [entry.kind for entry in ledger.entries()]
 
 
+@pytest.mark.slow
 def test_what_is_erased_cannot_be_read_and_all_proofs_hold(home: Home) -> None:
     write(home, count=2)
     write(home, BOB)
@@ -334,6 +324,7 @@ def test_a_writer_goes_on_while_its_subject_is_erased(home: Home) -> None:
         assert personal.held(ADA) == []
 
 
+@pytest.mark.slow
 def test_others_are_read_in_full_while_the_table_of_keys_is_written_anew(home: Home) -> None:
     write(home, BOB)
     done = threading.Event()

@@ -120,6 +120,7 @@ def test_each_step_of_an_append_may_fail(
         assert report.ok, report.problems
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_process_may_be_killed_at_each_step(after: bool, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"

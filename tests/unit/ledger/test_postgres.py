@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,22 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safegen.errors import LedgerBusyError, LedgerDamagedError, LedgerError
 from safegen.ledger import Event, Ledger, Receipt, current_revision, downgrade, upgrade, verify_inclusion
 from safegen.ledger.schema import REVISIONS
-from tests.postgres import DATABASES, database
 from tests.processes import in_fork
 
 KEY = Ed25519PrivateKey.generate()
-
-
-@pytest.fixture(params=DATABASES)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with database(request.param, tmp_path) as url:
-        yield url
-
-
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
-    with database("postgresql", tmp_path) as url:
-        yield url
 
 
 def generated(number: int) -> Event:

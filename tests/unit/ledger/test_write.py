@@ -19,15 +19,9 @@ from safegen.errors import LedgerBusyError, LedgerError
 from safegen.ledger import Event, Ledger, Receipt, downgrade, upgrade, verify_inclusion, writing
 from safegen.ledger.entry import draft
 from safegen.ledger.writing import look_ups
-from tests.postgres import DATABASES, database
+from tests.postgres import database
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-
-
-@pytest.fixture(params=DATABASES)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with database(request.param, tmp_path) as url:
-        yield url
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ def test_schema_is_json_schema() -> None:
     assert json.loads(run("schema"))["$schema"].startswith("https://json-schema.org/")
 
 
+@pytest.mark.slow
 def test_own_examples_are_a_regression_suite(tmp_path: Path) -> None:
     assert told("test", "default")["ok"]
     pack = tmp_path / "mine.yaml"

@@ -98,6 +98,7 @@ def _pack_with(folder: Path, entry: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("use", "config", "answer", "category"),
     [

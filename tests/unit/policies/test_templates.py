@@ -33,6 +33,7 @@ def test_every_head_but_the_general_one_has_templates_and_every_topic_has_twins(
     assert {t.topic for t in grammar.templates if not t.labels} == topics
 
 
+@pytest.mark.slow
 def test_no_template_brings_minors_near_anything_sexual(grammar: Grammar) -> None:
     lexicon = Lexicon.load()
     draw = random.Random(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,23 +14,11 @@ from safegen.ledger.subjects import State, states
 from safegen.privacy import fields
 from safegen.privacy.retention import SCHEMA, Retention, read_retention, retain
 from safegen.settings import Home
-from tests.postgres import DATABASES, database
 from tests.unit.in_process import InProcess
-from tests.unit.privacy.privacy_samples import ADA, FIELDS, WORDS, make_home, opened, raw, rows, subject_key, write
+from tests.unit.privacy.privacy_samples import ADA, FIELDS, WORDS, opened, raw, rows, subject_key, write
 
 DAY = dt.timedelta(days=1)
 RULES = Retention({"texts": 30 * DAY, "requester": 365 * DAY})
-
-
-@pytest.fixture(params=DATABASES)
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
-    with database(request.param, tmp_path) as url:
-        yield make_home(tmp_path, url)
-
-
-@pytest.fixture
-def sqlite_home(tmp_path: Path) -> Home:
-    return make_home(tmp_path)
 
 
 def later(days: float) -> dt.datetime:

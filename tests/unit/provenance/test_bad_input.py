@@ -15,7 +15,6 @@ from safegen.keys import KeyStore
 from safegen.provenance.credential import Credential, CredentialState
 from safegen.provenance.native import jumbf
 from safegen.provenance.read import read_credential
-from safegen.settings import Home
 from tests.unit.provenance.reading_samples import (
     BITS,
     C2PA_UUID,
@@ -36,16 +35,6 @@ BAD = {CredentialState.INVALID, CredentialState.UNREADABLE, CredentialState.ABSE
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("bad")
-
-
-@pytest.fixture(scope="module")
-def keys(folder: Path) -> KeyStore:
-    return KeyStore.init(Home(folder / "home"))
-
-
-@pytest.fixture(scope="module")
 def seeds(folder: Path, keys: KeyStore) -> list[Path]:
     return make_seeds(folder / "seeds", keys)
 
@@ -60,6 +49,7 @@ def same_as_library(path: Path, content: bytes, keys: KeyStore) -> Credential:
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_store_that_is_there_and_broken_is_not_gone(tmp_path: Path, seeds: list[Path], keys: KeyStore) -> None:
     """A bit that flips in the name, the purpose or the head of the box hides the store from the library."""
     for seed in seeds:
@@ -101,6 +91,7 @@ def test_bit_flips_by_box_class(tmp_path: Path, seeds: list[Path], keys: KeyStor
     assert flips > 1
 
 
+@pytest.mark.slow
 def test_bit_flips_in_the_signature(tmp_path: Path, seeds: list[Path], keys: KeyStore) -> None:
     """From the COSE structure's head to its end, where padding lies: what passes there changes no word."""
     for seed in seeds[:2]:
@@ -114,6 +105,7 @@ def test_bit_flips_in_the_signature(tmp_path: Path, seeds: list[Path], keys: Key
             assert found == original or found.state in BAD
 
 
+@pytest.mark.slow
 def test_mutants(tmp_path: Path, seeds: list[Path], keys: KeyStore) -> None:
     chance, states = random.Random(3), Counter[str]()
     for _ in range(250):

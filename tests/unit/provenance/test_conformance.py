@@ -273,6 +273,7 @@ def defective(good: dict[str, Any], change: Change) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "wanted"), [(c, w) for _, c, w in DEFECTS], ids=[name for name, _, _ in DEFECTS])
 def test_a_defect_fails_its_check_and_no_other(good: dict[str, Any], change: Change, wanted: set[str]) -> None:
     found = failed(check_conformance(defective(good, change)))
@@ -303,6 +304,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(json_values, json_values, json_values)
 def test_anything_is_judged(anything: Any, assertions: Any, claim: Any) -> None:
     for document in (anything, {"manifests": [{"assertions": assertions, "claim.v2": claim}]}):

@@ -46,16 +46,6 @@ STCO = "/moov/trak/mdia/minf/stbl/stco"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("binding")
-
-
-@pytest.fixture(scope="module")
-def keys(folder: Path) -> KeyStore:
-    return KeyStore.init(Home(folder / "home"))
-
-
-@pytest.fixture(scope="module")
 def seeds(folder: Path, keys: KeyStore) -> list[Path]:
     made = make_seeds(folder / "seeds", keys, ("mp4", "mov"))
     fragments = folder / "fragments.mp4"
@@ -318,6 +308,7 @@ def make_large(path: Path, source: Path, size: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_large_file_takes_one_pass_and_little_memory(tmp_path: Path, folder: Path, keys: KeyStore) -> None:
     """In a process of its own: what it uses beyond what it used for a small file."""
     plain = make_large(tmp_path / "plain.mp4", make_clip(tmp_path / "small.mp4"), 200_000_000)

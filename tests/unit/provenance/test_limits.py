@@ -28,21 +28,10 @@ from safegen.provenance.manifest import InputFile, Mode, Relationship
 from safegen.provenance.read import read_credential
 from safegen.provenance.sandbox import SECONDS_VARIABLE, ReadLimits
 from safegen.provenance.survey import is_ordinary_store
-from safegen.settings import Home
 from tests.processes import in_fork, in_own_interpreter
 from tests.unit.provenance import native_pki
 from tests.unit.provenance.provenance_samples import make_clip, make_spec, make_still
 from tests.unit.provenance.reading_samples import embed, manifest_store, reference, swollen_store
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("limits")
-
-
-@pytest.fixture(scope="module")
-def keys(folder: Path) -> KeyStore:
-    return KeyStore.init(Home(folder / "home"))
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +74,7 @@ def test_ordinary_files_are_read_here(
     assert {p.name for p in processes} <= {"rs-nested_moov_1000.mp4"}
 
 
+@pytest.mark.slow
 def test_time_limit(tmp_path: Path, signed: Path, processes: list[Path]) -> None:
     """The library would work for half a minute, and would not hear of any deadline meanwhile."""
     store = swollen_store(manifest_store(signed.read_bytes()), assertions=20_000)

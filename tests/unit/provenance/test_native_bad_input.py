@@ -26,7 +26,6 @@ from safegen.provenance.native.cose import ClaimSigner
 from safegen.provenance.native.writer import Request, write, write_file, write_in_place
 from safegen.provenance.read import read_credential
 from safegen.provenance.signer_sources import store_signer
-from safegen.settings import Home
 from tests.processes import in_fork
 from tests.unit.provenance.provenance_samples import ffmpeg, make_clip, make_spec, make_still
 
@@ -50,16 +49,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_still(made / "still.png")
     ffmpeg("-i", made / "still.png", made / "still.jpg")
     return made
-
-
-@pytest.fixture(scope="module")
-def keys(folder: Path) -> KeyStore:
-    return KeyStore.init(Home(folder / "home"))
-
-
-@pytest.fixture(scope="module")
-def signer(keys: KeyStore) -> ClaimSigner:
-    return ClaimSigner.from_pem(keys.certificate_chain_pem, keys.signing_key)
 
 
 def damage(content: bytes, cut: float, flips: list[tuple[float, int]]) -> bytes:

@@ -25,7 +25,6 @@ from safegen.provenance.native.cose import ClaimSigner, Evidence
 from safegen.provenance.native.ingredients import collect
 from safegen.provenance.native.writer import Request, Written, write_file, write_in_place
 from safegen.provenance.read import read_credential
-from safegen.settings import Home
 from tests.unit.provenance.native_pki import TimestampAuthority, make_pki, ocsp_response
 from tests.unit.provenance.provenance_samples import ALG, CONTENT_ID, ffmpeg, make_clip, make_spec, make_still
 
@@ -54,16 +53,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ffmpeg("-i", clip, "-c", "copy", "-moov_size", "20000", made / "room.mp4")
     ffmpeg("-i", still, made / "still.jpg")
     return made
-
-
-@pytest.fixture(scope="module")
-def keys(folder: Path) -> KeyStore:
-    return KeyStore.init(Home(folder / "home"))
-
-
-@pytest.fixture(scope="module")
-def signer(keys: KeyStore) -> ClaimSigner:
-    return ClaimSigner.from_pem(keys.certificate_chain_pem, keys.signing_key)
 
 
 def boxes(path: Path) -> list[tuple[bytes, int, int]]:

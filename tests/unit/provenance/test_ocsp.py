@@ -25,7 +25,7 @@ from safegen.settings import Home
 from tests.unit.provenance.native_pki import issue, make_pki
 from tests.unit.provenance.ocsp_samples import NOW, Responder
 from tests.unit.provenance.pki_samples import TimeStampAuthority
-from tests.unit.provenance.provenance_samples import make_clip, make_spec
+from tests.unit.provenance.provenance_samples import make_spec
 
 
 @pytest.fixture
@@ -33,21 +33,6 @@ def responder() -> Iterator[Responder]:
     made = Responder()
     yield made
     made.close()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("ocsp")
-
-
-@pytest.fixture(scope="module")
-def clip(folder: Path) -> Path:
-    return make_clip(folder / "clip.mp4")
-
-
-@pytest.fixture(scope="module")
-def keys(folder: Path) -> KeyStore:
-    return KeyStore.init(Home(folder / "home"))
 
 
 def sign(

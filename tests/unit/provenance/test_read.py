@@ -21,24 +21,9 @@ from safegen.provenance.read import read_credential, read_manifest_store
 from safegen.provenance.report import clean, to_credential
 from safegen.settings import Home
 from tests.unit.provenance.expiry import made_before_expiry
-from tests.unit.provenance.provenance_samples import CONTENT_ID, ffmpeg, flip, make_clip, make_spec, make_still
+from tests.unit.provenance.provenance_samples import CONTENT_ID, ffmpeg, flip, make_spec, make_still
 
 ACCEPTED = {CredentialState.VALID, CredentialState.TRUSTED}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("read")
-
-
-@pytest.fixture(scope="module")
-def keys(folder: Path) -> KeyStore:
-    return KeyStore.init(Home(folder / "home"))
-
-
-@pytest.fixture(scope="module")
-def clip(folder: Path) -> Path:
-    return make_clip(folder / "clip.mp4")
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +231,7 @@ def test_truncations(tmp_path: Path, signed: SignedAsset, signed_still: SignedAs
         assert read(path, keys).state not in ACCEPTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mp4", "png"])
 def test_bit_flips(tmp_path: Path, signed: SignedAsset, signed_still: SignedAsset, keys: KeyStore, kind: str) -> None:
     """What passes lies before the media data (ftyp, box labels, padding: unprotected by C2PA) and changes no word."""

@@ -27,24 +27,9 @@ from safegen.provenance.signer_sources import store_signer
 from safegen.provenance.signing_identity import Seal
 from safegen.settings import Home
 from safegen.types import ContentId
-from tests.unit.provenance.provenance_samples import CANARY, CONTENT_ID, WHEN, ffmpeg, make_clip, make_spec, make_still
+from tests.unit.provenance.provenance_samples import CANARY, CONTENT_ID, WHEN, ffmpeg, make_spec, make_still
 
 PARENT_ID = ContentId("feedfacefeedface")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("sign")
-
-
-@pytest.fixture(scope="module")
-def keys(folder: Path) -> KeyStore:
-    return KeyStore.init(Home(folder / "home"))
-
-
-@pytest.fixture(scope="module")
-def clip(folder: Path) -> Path:
-    return make_clip(folder / "clip.mp4")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_ds
 from safegen.errors import ConfigError, KeyStoreError, ProvenanceError
 from safegen.keys import KeyStore
 from safegen.keys.pki import ALGORITHMS, issue_pki
-from safegen.provenance.backends import BACKENDS, Signing
+from safegen.provenance.backends import Signing
 from safegen.provenance.certificates import write_pki
 from safegen.provenance.credential import CredentialState
 from safegen.provenance.file_signing import SignedAsset, sign_file
@@ -30,31 +30,11 @@ from safegen.provenance.signing_identity import Seal
 from safegen.provenance.trust import Trust
 from safegen.settings import Home
 from tests.unit.provenance.pki_samples import NOW, Authority, rsa_key
-from tests.unit.provenance.provenance_samples import make_clip, make_spec
+from tests.unit.provenance.provenance_samples import make_spec
 
 AUTHORITY = Authority.make()
 MODULE = next((p for p in ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so",
                            "/opt/homebrew/lib/softhsm/libsofthsm2.so") if Path(p).exists()), "")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("signers")
-
-
-@pytest.fixture(scope="module")
-def keys(folder: Path) -> KeyStore:
-    return KeyStore.init(Home(folder / "home"))
-
-
-@pytest.fixture(scope="module")
-def clip(folder: Path) -> Path:
-    return make_clip(folder / "clip.mp4")
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-def signing(request: pytest.FixtureRequest) -> Signing:
-    return Signing(BACKENDS[request.param])
 
 
 def sign(clip: Path, target: Path, keys: KeyStore, signer: Signer, signing: Signing | None = None) -> SignedAsset:

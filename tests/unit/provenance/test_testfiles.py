@@ -79,6 +79,7 @@ def test_remote_manifest_is_named(shared_data: Path) -> None:
     assert (found.remote_url or "").startswith("https://")
 
 
+@pytest.mark.slow
 def test_truncated_and_flipped(shared_data: Path, tmp_path: Path) -> None:
     chance = random.Random(11)
     for path in sorted((shared_data / "c2pa").iterdir()):

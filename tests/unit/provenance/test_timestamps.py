@@ -23,14 +23,9 @@ from safegen.provenance.trust import Trust, add_list
 from safegen.settings import Home
 from tests.unit.provenance.expiry import made_before_expiry
 from tests.unit.provenance.pki_samples import TimeStampAuthority
-from tests.unit.provenance.provenance_samples import make_clip, make_spec
+from tests.unit.provenance.provenance_samples import make_spec
 
 NOW = dt.datetime.now(dt.UTC)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("tsa")
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +38,6 @@ def server(folder: Path) -> Iterator[TimeStampAuthority]:
 def authority(server: TimeStampAuthority) -> TimeStampAuthority:
     server.mood, server.asked = "well", 0
     return server
-
-
-@pytest.fixture(scope="module")
-def home(folder: Path) -> Home:
-    return Home(folder / "home")
-
-
-@pytest.fixture(scope="module")
-def keys(home: Home) -> KeyStore:
-    return KeyStore.init(home)
-
-
-@pytest.fixture(scope="module")
-def clip(folder: Path) -> Path:
-    return make_clip(folder / "clip.mp4")
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-def signing(request: pytest.FixtureRequest) -> Signing:
-    return Signing(BACKENDS[request.param])
 
 
 @pytest.fixture

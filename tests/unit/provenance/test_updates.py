@@ -53,11 +53,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def keys(folder: Path) -> KeyStore:
-    return KeyStore.init(Home(folder / "home"))
-
-
-@pytest.fixture(scope="module")
 def signed(folder: Path, keys: KeyStore) -> dict[str, SignedAsset]:
     return {
         f"{backend} {name}": sign_file(
@@ -238,6 +233,7 @@ CUTS = st.one_of(st.just(1.0), st.floats(0, 1))
 FLIPS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 7)), min_size=1, max_size=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip.mp4", "still.png", "still.jpg"])
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=CUTS, flips=FLIPS)

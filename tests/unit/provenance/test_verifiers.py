@@ -172,10 +172,12 @@ _SUFFIXES = (".mp4", ".mov", ".png", ".jpg")
 _EVIDENCE = {"timeStamp.trusted", "signingCredential.ocsp.notRevoked"}
 
 
+@pytest.mark.slow
 def test_every_file_is_there(signed: Signed) -> None:
     assert (len(signed.plain), len(signed.stamped), len(signed.damaged)) == (32, 12, 20)
 
 
+@pytest.mark.slow
 def test_c2pa_rs_trusts_what_we_sign(signed: Signed) -> None:
     for what, path in signed.whole.items():
         answer = by_c2pa_rs(path, signed)

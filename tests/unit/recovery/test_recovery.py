@@ -143,6 +143,7 @@ def test_a_restored_credential_on_other_bytes_is_tampered(made: Recorded, restor
     assert verify(tmp_path / "edited.mp4", home=made.home).verdict == "tampered"
 
 
+@pytest.mark.slow
 def test_a_restored_file_that_nobody_recorded_is_tampered(made: Recorded, stripped: Path, tmp_path: Path) -> None:
     """Signed with the home's key outside ``recover``, or restored in a copy of the home whose ledger is gone."""
     elsewhere = copy_home(made, tmp_path)
@@ -164,6 +165,7 @@ def test_a_sidecar_leaves_the_media_alone(made: Recorded, stripped: Path, in_pla
     assert verify(output, home=made.home).verdict == "recovered"
 
 
+@pytest.mark.slow
 def test_a_format_that_carries_no_manifest_takes_a_sidecar(made: Recorded, tmp_path: Path) -> None:
     source = made.stripped(tmp_path / "clip.mkv")
     with pytest.raises(ProvenanceError) as caught:
@@ -174,6 +176,7 @@ def test_a_format_that_carries_no_manifest_takes_a_sidecar(made: Recorded, tmp_p
     assert verify(tmp_path / "out.mkv", home=made.home).verdict == "recovered"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sidecar", [False, True])
 def test_where_no_authority_stamps_the_time(made: Recorded, stripped: Path, sidecar: bool, tmp_path: Path) -> None:
     must = replace(made.home, timestamp_authorities="http://127.0.0.1:9/")
@@ -221,6 +224,7 @@ def test_kept_pictures_that_were_exchanged_vouch_for_nothing(made: Recorded, str
     assert verify(stripped, home=home).verdict == "inconclusive"
 
 
+@pytest.mark.slow
 def test_a_clip_beside_as_much_foreign_footage_is_not_signed_for(made: Recorded, tmp_path: Path) -> None:
     encode_video(np.concatenate([made.frames, clip(91, 33, 96, 128)]), 16, tmp_path / "spliced.mp4")
     found = find(tmp_path / "spliced.mp4", home=made.home)
@@ -284,6 +288,7 @@ def test_outputs_that_cannot_be_written(made: Recorded, stripped: Path, tmp_path
     assert (tmp_path / "out.mp4.c2pa").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_the_command(made: Recorded, stripped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAFEGEN_HOME", str(made.home.root))
     done = CliRunner().invoke(app, ["recover", str(stripped), "-o", str(tmp_path / "out.mp4"), "--json"])

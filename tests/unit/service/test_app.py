@@ -244,6 +244,7 @@ def test_long_values_go_by_post(made: Recorded, service: TestClient) -> None:
 # -- byContent ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stripped_clip_leads_to_its_manifest(made: Recorded, url: str, stripped: Path) -> None:
     with ResolutionClient(url, seconds=PATIENCE) as client:
         [match] = client.by_content(stripped)
@@ -254,6 +255,7 @@ def test_a_stripped_clip_leads_to_its_manifest(made: Recorded, url: str, strippe
         assert client.by_content(stripped, alg=ALGORITHMS[1]) == []
 
 
+@pytest.mark.slow
 def test_an_unmarked_copy_leads_to_the_manifest_by_its_looks(made: Recorded, url: str, tmp_path: Path) -> None:
     from safegen.media import read_clip
     from safegen.media.video_hash import video_hash
@@ -280,6 +282,7 @@ def test_looks_can_be_asked_for_where_there_is_a_mark(made: Recorded, url: str, 
         assert [m.manifest_id for m in client.by_content(stripped, alg=LOOKS_ALG)] == [made.signed.manifest_id]
 
 
+@pytest.mark.slow
 def test_a_hint_counts_only_where_no_mark_is_read(made: Recorded, url: str, tmp_path: Path) -> None:
     encode_video(clip(5, 33, 96, 128), 16, tmp_path / "plain.mp4")
     with ResolutionClient(url, seconds=PATIENCE) as client:

@@ -235,6 +235,7 @@ def test_by_reference_is_off_by_default(made: Recorded) -> None:
     assert (answer.status_code, set(answer.json())) == (403, {"error"})
 
 
+@pytest.mark.slow
 def test_by_reference(made: Recorded, site: Site, tmp_path: Path) -> None:
     content = made.stripped(tmp_path / "stripped.mp4").read_bytes()
     site.content["/clip.mp4"] = content

@@ -25,6 +25,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.mark.slow
 def test_it_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     made = record(Home(tmp_path / "home"), tmp_path)
     environment = os.environ | {"SAFEGEN_HOME": str(made.home.root), "SAFEGEN_RESOLUTION_TOKEN": "t0ken"}

@@ -144,6 +144,7 @@ def test_every_solid_is_seen() -> None:
             assert 0.01 < (picture[..., 3] > 127).float().mean() < 0.5
 
 
+@pytest.mark.slow
 def test_a_clip_costs_no_more_than_some_hundred_products_of_its_pixels() -> None:
     def seconds(work: Callable[[], object]) -> float:
         began = time.thread_time()

@@ -6,7 +6,6 @@ The pipelines are real and run their own loop; only their weights are small and 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,18 +19,8 @@ from safegen.watermark.layouts import FAMILIES, ClipShape, Layout, call_shape, r
 from tests import families
 from tests.families import BUILDERS, STEPS, Case
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("exact")]
 NAMES = tuple(BUILDERS)
-
-
-@pytest.fixture(autouse=True)
-def _exact(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, and float32 also where the machine multiplies bfloat16 natively."""
-    monkeypatch.setattr(fastvae, "fast_cpu", lambda: False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass
@@ -95,6 +84,7 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
 # --- in the real loop ---
 
 
+@pytest.mark.slow
 def test_unified_latents_have_the_shape_that_the_decoded_clip_implies(ran: Run) -> None:
     unified = ran.layout.unify(ran.final)
     assert reaches(ran.case.pipe.vae)

@@ -7,7 +7,7 @@ embedded model's VAE then stands for decoding and reading.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from tests import families
 from tests.families import BUILDERS
 from tests.marked_clips import KEY, OTHER_PAYLOAD, PAYLOAD
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("exact")]
 PAYLOADS = (PAYLOAD, OTHER_PAYLOAD)
 IMAGES = ("flux", "sd3", "sdxl", "sdxl_statistics")
 LONGER = {"svd": 10, "animatediff": 10, "cogvideox_even": 16}
@@ -40,16 +40,6 @@ LONGER = {"svd": 10, "animatediff": 10, "cogvideox_even": 16}
 CLIPS = tuple(name for name in BUILDERS if name not in IMAGES)
 MIXED = ("wan21", "ltx", "cogvideox", "mochi", "svd")
 """One of each layout and stride: where one is enough."""
-
-
-@pytest.fixture(autouse=True)
-def _exact(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, and float32 also where the machine multiplies bfloat16 natively."""
-    monkeypatch.setattr(fastvae, "fast_cpu", lambda: False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def some_profile(channels: int) -> Profile:

@@ -59,6 +59,7 @@ def test_a_forgery_is_not_taken_for_the_clip(kept: KeptPictures, frames: NDArray
     assert found.same is not True, found
 
 
+@pytest.mark.slow
 def test_other_clips_are_called_others(kept: KeptPictures) -> None:
     assert compare(kept, watch(foreign(), FPS), WHOLE).same is False
     found = [compare(kept, watch(clip(seed, 25, 144, 192), FPS)).same for seed in range(20, 26)]

@@ -245,6 +245,7 @@ def h264(frames: np.ndarray, crf: int, path: Path) -> np.ndarray:
     return np.frombuffer(out, np.uint8).reshape(t, h, w, 3)
 
 
+@pytest.mark.slow
 def test_frames_read_after_h264_where_the_noise_reaches_the_picture(tmp_path: Path) -> None:
     marked = FoldVae.frames(noise(shape=(1, 192, 5, 8, 8)))
     extractor = NoiseSignExtractor(FoldVae())
@@ -342,6 +343,7 @@ def test_the_denoiser_is_called_as_wan_calls_it(wan: Any, expand: bool, monkeypa
     assert calls == forward[::-1]
 
 
+@pytest.mark.slow
 def test_both_readers_are_paid_for(wan: Any) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (21, 128, 128, 3), np.uint8)
     found = NoiseSignExtractor(wan, steps=2, max_sequence_length=16).extract_frames(frames, KEY)

@@ -266,6 +266,7 @@ def test_second_reader_reads_what_the_still_scheme_places() -> None:
     assert statistic == pytest.approx(z, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_unmarked_and_wrong_key_statistics_stay_below_the_threshold() -> None:
     """12 heavy-tailed hosts and 12 keys on one marked host; the best of all codewords never reaches the threshold."""
     rng = np.random.default_rng(3)

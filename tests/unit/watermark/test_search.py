@@ -64,6 +64,7 @@ def laid(frames: Frames, forwards: Matrix) -> Frames:
     return np.stack([cv2.warpPerspective(f, forwards, (w, h), flags=cv2.INTER_AREA) for f in frames])
 
 
+@pytest.mark.slow
 def test_mirrored_and_cropped(marked: Frames) -> None:
     found = find(marked[:, 6:60, :70][:, :, ::-1], np.array([[-1.0, 0, 70], [0, 1, 6], [0, 0, 1]]))
     assert found.coarse_error < COARSE
@@ -71,6 +72,7 @@ def test_mirrored_and_cropped(marked: Frames) -> None:
     assert found.refined.score > 8
 
 
+@pytest.mark.slow
 def test_a_quarter_turn(marked: Frames) -> None:
     found = find(np.ascontiguousarray(np.rot90(marked, 1, (1, 2))), np.array([[0.0, -1, W], [1, 0, 0], [0, 0, 1]]))
     assert found.coarse_error < COARSE
@@ -78,6 +80,7 @@ def test_a_quarter_turn(marked: Frames) -> None:
     assert found.refined.score > 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.6, 1.4])
 def test_made_smaller_with_borders_or_zoomed_into(marked: Frames, scale: float) -> None:
     zoom = np.array([[scale, 0, W * (1 - scale) / 2], [0, scale, H * (1 - scale) / 2], [0, 0, 1]])
@@ -86,6 +89,7 @@ def test_made_smaller_with_borders_or_zoomed_into(marked: Frames, scale: float) 
     assert found.refined.score > 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", [9.0, -4.0])
 def test_turned_by_a_few_degrees(marked: Frames, degrees: float) -> None:
     turn = np.vstack([cv2.getRotationMatrix2D((W / 2, H / 2), degrees, 1.0), [0, 0, 1]])
@@ -94,6 +98,7 @@ def test_turned_by_a_few_degrees(marked: Frames, degrees: float) -> None:
     assert found.refined.score > 8
 
 
+@pytest.mark.slow
 def test_mirrored_and_running_backwards(marked: Frames) -> None:
     frames = np.ascontiguousarray(marked[::-1, :, ::-1])
     found = find(frames, np.array([[-1.0, 0, W], [0, 1, 0], [0, 0, 1]]))
@@ -102,6 +107,7 @@ def test_mirrored_and_running_backwards(marked: Frames) -> None:
     assert found.refined.score > 8
 
 
+@pytest.mark.slow
 def test_coarse_movement_much_stronger_than_the_mark_does_not_drown_it() -> None:
     """Clouds that pass, 28 dB above the mark: without whitening their few frequencies decide where it is sought."""
     random = np.random.default_rng(1)

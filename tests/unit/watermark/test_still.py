@@ -213,6 +213,7 @@ def test_mark_survives_h264_and_stays_faint(
     assert 10 * np.log10(255**2 / error) > 32
 
 
+@pytest.mark.slow
 def test_unmarked_clip_and_wrong_key_read_nothing(vae: Any, marked_pair: tuple[np.ndarray, np.ndarray]) -> None:
     marked, unmarked = marked_pair
     assert extract_frames(unmarked, vae, KEY).status is base.MarkStatus.NONE

@@ -111,6 +111,7 @@ def test_a_pattern_under_a_guessed_key_reads_under_that_key_alone() -> None:
         assert read(paint(clip(2, *SHAPE), PAYLOAD, key_of(n), 4.0)).status is MarkStatus.NONE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [1.0, 3.0])
 def test_forgery_from_an_average_of_64_clips_reads_as_nothing(level: float, average: NDArray[np.float64]) -> None:
     """Holds, for VERIFIED and for PRESENT: ids differ, and so does how their bits lie over the slots."""
@@ -122,6 +123,7 @@ def test_forgery_from_an_average_of_64_clips_reads_as_nothing(level: float, aver
     assert extract_frames(forged, KEY, look=False, issued=issued).status is MarkStatus.NONE
 
 
+@pytest.mark.slow
 def test_forgery_from_an_average_of_very_many_clips_stays_below_the_threshold() -> None:
     """Holds at best: no content, no noise, an average word left under each nonce. T rises by a tenth, no further."""
     random = np.random.default_rng(0)

@@ -47,6 +47,7 @@ def test_the_embedded_model_reads_alike_both_ways() -> None:
     assert float((light - full).abs().max()) < 0.02 * float(full.std())
 
 
+@pytest.mark.slow
 def test_reading_needs_no_diffusers() -> None:
     code = """
 import sys

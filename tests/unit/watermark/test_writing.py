@@ -53,6 +53,7 @@ def random_latents(count: int, dtype: torch.dtype = torch.float32) -> torch.Tens
     return (3 * torch.randn(count, PATTERN_CHANNELS, LATENT_FRAMES, CELLS, CELLS, generator=draw)).to(dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_batch_carries_a_payload_in_every_clip(dtype: torch.dtype, plain_profile: Profile) -> None:
     latents = random_latents(2, dtype)
