@@ -59,11 +59,6 @@ def _models(scene: Scene, _names: Names, _stack: ExitStack) -> None:
     (scene.folder / "models" / "wan").symlink_to(ROOT / "safegen" / "tinymodel" / "pipe")
 
 
-@_for("docs/tutorial/regulator.md")
-def _regulator(scene: Scene, _names: Names, _stack: ExitStack) -> None:
-    (scene.folder / "published.vkey").write_text(_vkey(scene))
-
-
 @_for("docs/tutorial/postgresql.md")
 def _postgresql(scene: Scene, _names: Names, stack: ExitStack) -> None:
     from tests.postgres import database
