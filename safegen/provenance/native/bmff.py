@@ -79,6 +79,9 @@ class ReservedRoom:
     def __init__(self, source: BinaryIO) -> None:
         self.container = Bmff(source)
         boxes = self.container.boxes
+        for box in boxes:
+            if box.kind in _REWRITTEN:  # the offsets stay; moving them by nothing looks whether its boxes fit
+                move_offsets(read_index(source, box), box.end, 0)
         count = next((i for i, b in enumerate(boxes) if b.kind in _MEDIA), len(boxes))
         rooms = [i for i in range(1, count) if boxes[i].kind in _SPACE]
         if not rooms:

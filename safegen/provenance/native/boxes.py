@@ -14,13 +14,17 @@ MAX_INDEX_BYTES: Final = 64 << 20
 """Boxes that are rewritten in memory (``moov``, ``moof``, ``mfra``) may be this long: an index of about 200 hours."""
 
 _DAMAGED: Final = "Give the whole file, as the encoder finished it."
-# Which children to look into: a fixed path, so that nesting in the file cannot drive recursion.
-_INSIDE: Final = {
-    b"moov": (b"trak", b"meta", b"udta"),
+# Which children to look into: a fixed path, so that nesting in the file cannot drive recursion. Where nothing inside is
+# wanted, its boxes must fit all the same: other readers stumble there.
+_INSIDE: Final[dict[bytes, tuple[bytes, ...]]] = {
+    b"moov": (b"trak", b"meta", b"udta", b"mvex"),
+    b"mvex": (),
     b"udta": (b"meta",),
-    b"trak": (b"mdia", b"meta"),
+    b"trak": (b"mdia", b"meta", b"edts"),
+    b"edts": (),
     b"mdia": (b"minf",),
-    b"minf": (b"stbl",),
+    b"minf": (b"stbl", b"dinf"),
+    b"dinf": (),
     b"stbl": (b"stco", b"co64", b"saio"),
     b"moof": (b"traf",),
     b"traf": (b"tfhd",),
@@ -125,9 +129,7 @@ def _children(raw: bytearray, at: int, end: int) -> Iterator[tuple[bytes, int, i
         length = 8
         if size == 1:
             (size,), length = struct.unpack_from(">Q", raw, at + 8), 16
-        elif size == 0:
-            size = end - at
-        if size < length or at + size > end:
+        if size < length or at + size > end:  # size 0, "to the end", is for the top level alone
             raise damaged(f"a box inside {bytes(raw[4:8])!r} does not fit")
         yield kind, at + length, at + size
         at += size

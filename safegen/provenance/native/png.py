@@ -86,6 +86,6 @@ def chunks(source: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
             raise UnreadableMediaError("the PNG file is truncated or damaged", remedy="Give the whole picture.")
         length, kind = struct.unpack(">I4s", head)
         at += length + CHUNK
-        if at > size:
+        if at > size or not kind.isalpha():  # a type is four ASCII letters; readers stop at any other
             raise UnreadableMediaError("the PNG file is truncated or damaged", remedy="Give the whole picture.")
         yield kind, at - length - CHUNK, length

@@ -138,6 +138,7 @@ def nested(*kinds: bytes, content: bytes = b"") -> bytes:
 
 TABLE = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 MDAT = box(b"mdat", bytes(32))
+GROWS = "offset that outgrows 32 bits"  # not in place
 DEFECTS = {
     "no index": mp4(MDAT),
     "no media": mp4(box(b"moov")),
@@ -148,9 +149,11 @@ DEFECTS = {
     "long box of nothing": mp4(box(b"moov"), struct.pack(">I4sQ", 1, b"mdat", 0), MDAT),
     "seven bytes at the end": mp4(box(b"moov"), MDAT, bytes(7)),
     "child beyond its parent": mp4(box(b"moov", box(b"trak", size=99)), MDAT),
+    "child without an end": mp4(box(b"moov", box(b"mvhd", size=0)), MDAT),
+    "edit list beyond its parent": mp4(nested(b"moov", b"trak", b"edts", content=box(b"elst", size=99)), MDAT),
     "more entries than bytes": mp4(nested(*TABLE, b"stco", content=struct.pack(">III", 0, 2**32 - 1, 0)), MDAT),
     "empty table": mp4(nested(*TABLE, b"co64"), MDAT),
-    "offset that outgrows 32 bits": mp4(nested(*TABLE, b"stco", content=struct.pack(">III", 0, 1, 2**32 - 9)), MDAT),
+    GROWS: mp4(nested(*TABLE, b"stco", content=struct.pack(">III", 0, 1, 2**32 - 9)), MDAT),
     "items at absolute offsets": mp4(nested(b"moov", b"meta", content=bytes(4) + box(b"iloc", bytes(8))), MDAT),
     "items at the top": mp4(box(b"moov"), box(b"meta", bytes(4)), MDAT),
     "index of 65 MB": mp4(box(b"moov", bytes(65 << 20)), MDAT),
@@ -165,6 +168,26 @@ def test_mp4_that_contradicts_itself(tmp_path: Path, signer: ClaimSigner, defect
         write_file(source, tmp_path / "out.mp4", Request(make_spec(), signer))
     assert caught.value.remedy
     assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize("defect", [name for name, content in DEFECTS.items() if MDAT in content and name != GROWS])
+def test_index_that_contradicts_itself_is_not_signed_in_place(tmp_path: Path, signer: ClaimSigner, defect: str) -> None:
+    """No offset in it changes, but readers that go through all of its boxes would give up."""
+    path = tmp_path / "room.mp4"
+    path.write_bytes(content := DEFECTS[defect].replace(MDAT, box(b"free", bytes(20000)) + MDAT))
+    with pytest.raises(UnreadableMediaError):
+        write_in_place(path, Request(make_spec(), signer))
+    assert path.read_bytes() == content
+
+
+def test_png_with_a_chunk_of_no_name_is_refused(folder: Path, tmp_path: Path, signer: ClaimSigner) -> None:
+    content = bytearray((folder / "still.png").read_bytes())
+    content[content.index(b"pHYs")] ^= 0x80
+    (tmp_path / "still.png").write_bytes(content)
+    with pytest.raises(UnreadableMediaError):
+        write_file(
+            tmp_path / "still.png", tmp_path / "out.png", Request(make_spec(media_format=MediaFormat.PNG), signer)
+        )
 
 
 def test_many_boxes(tmp_path: Path, signer: ClaimSigner) -> None:
