@@ -8,7 +8,6 @@ key; every decoding of keyed samples is one *hypothesis* that the p-value pays f
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,7 @@ from safegen.watermark import ecc
 from safegen.watermark.base import LIST_SIZE, Extraction, conclude, decide, recognise
 from safegen.watermark.clip import alignment, pattern, reading, search
 from safegen.watermark.clip.reading import SHORT, Canvas
+from safegen.watermark.clip.segments import Segment, merge, moved, segment_map, unmarked
 from safegen.watermark.payload import Payload, check_key, pack, to_bits
 
 MIN_FRAMES = 5
@@ -46,8 +46,6 @@ NONCE_TRIES = 3
 """How many of the key's placements are decoded in one reading; what they cost the p-value is counted for all."""
 
 COARSE_Z = 4.8
-SEGMENT_FRAMES = 8
-SEGMENT_Z = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +82,6 @@ def read_canvas(fine: Canvas, key: bytes, *, look: bool = True, issued: Sequence
 
 
 @dataclass(frozen=True, slots=True)
-class _Segment:
-    """A stretch of frames, first to last, and how well it fits the payload found."""
-
-    first: int
-    last: int
-    statistic: float
-    content_id: ContentId | None  # None where the payload is not there
-
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "first": self.first,
-            "last": self.last,
-            "statistic": round(self.statistic, 2),
-            "marked": self.content_id is not None,
-            "content_id": self.content_id,
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class _Outcome:
     """What one look at one canvas found. ``issued``: the payload was recognised among so many."""
 
@@ -110,7 +89,7 @@ class _Outcome:
     payload: Payload | None
     hypotheses: int
     evidence: dict[str, Json]
-    segments: tuple[_Segment, ...] = ()
+    segments: tuple[Segment, ...] = ()
     issued: int = 0
     signpost: float = 0.0
 
@@ -150,7 +129,7 @@ def _look(fine: Canvas, key: bytes, *, look: bool, issued: Sequence[ContentId] =
         "moved": not np.array_equal(best.matrix, search.identity().matrix),
         "resampled": bool((best.path != alignment.untouched(len(change))).any()),
     }
-    segments: tuple[_Segment, ...] = ()
+    segments: tuple[Segment, ...] = ()
     if best.payload is not None:
         segments = _segments(change, best, best.payload, key)
         evidence["corners"] = _corners(best.matrix, fine.shape)
@@ -241,7 +220,7 @@ def _samples(change: Canvas, path: NDArray[np.int64], matrix: search.Matrix) -> 
     return reading.whiten(reading.project(reading.even_out(laid), corner))
 
 
-def _segments(change: Canvas, found: _Reading, payload: Payload, key: bytes) -> tuple[_Segment, ...]:
+def _segments(change: Canvas, found: _Reading, payload: Payload, key: bytes) -> tuple[Segment, ...]:
     """Say for every SEGMENT_FRAMES frames whether the payload is there.
 
     A payload may be read before its frames' phases are known everywhere, so the followed phases are tried too.
@@ -252,25 +231,8 @@ def _segments(change: Canvas, found: _Reading, payload: Payload, key: bytes) -> 
     raw = reading.project(reading.even_out(laid), corner)
     scale = np.sqrt((raw**2).mean(axis=0)) + 1e-9
     flat = np.clip(raw / scale, -reading.CLIP, reading.CLIP) * (np.abs(wanted).max(axis=0) > 0)
-    maps = [_segment_map(flat, path, wanted, payload.content_id) for path in (found.path, followed)]
+    maps = [segment_map(flat, path, wanted, payload.content_id) for path in (found.path, followed)]
     return max(maps, key=lambda m: sum(s.statistic for s in m if s.content_id is not None))
-
-
-def _segment_map(
-    flat: NDArray[np.float32], path: NDArray[np.int64], wanted: NDArray[np.float32], content_id: ContentId
-) -> tuple[_Segment, ...]:
-    out = []
-    for start in range(0, len(flat), SEGMENT_FRAMES):
-        stop = min(start + SEGMENT_FRAMES, len(flat))
-        fit, power = 0.0, 0.0
-        # Frames of one phase repeat the same signs, and by chance alone they agree with each other too.
-        for phase in set(path[start:stop].tolist()):
-            together = flat[start:stop][path[start:stop] == phase].sum(axis=0) * (wanted[phase] != 0)
-            fit += float((together * wanted[phase]).sum())
-            power += float((together**2).sum())
-        statistic = fit / math.sqrt(power) if power > 0 else 0.0
-        out.append(_Segment(start, stop - 1, statistic, content_id if statistic >= SEGMENT_Z else None))
-    return tuple(out)
 
 
 def _corners(matrix: search.Matrix, shape: tuple[int, ...]) -> Json:
@@ -295,7 +257,7 @@ def extract_stream(
     """
     best: _Outcome | None = None
     clearest: list[tuple[float, int, Canvas]] = []
-    segments: list[_Segment] = []
+    segments: list[Segment] = []
     hypotheses, count = 0, 0
     for canvas in _windows(frames):
         signpost = 0.0
@@ -303,7 +265,7 @@ def extract_stream(
             hypotheses += found.hypotheses
             signpost = max(signpost, found.signpost)
             best = found if best is None or found.rank() > best.rank() else best
-            segments = _merge(segments, _moved(found.segments, count + first))
+            segments = merge(segments, moved(found.segments, count + first))
         clearest = sorted([*clearest, (signpost, count, canvas)], key=lambda c: -c[0])[:SEARCHED_WINDOWS]
         count += len(canvas)
     if best is None or best.payload is None:
@@ -311,7 +273,7 @@ def extract_stream(
             found = _look(canvas, key, look=look, issued=issued)
             hypotheses += found.hypotheses
             if best is None or found.rank() > best.rank():
-                best, segments = found, _merge(segments, _moved(found.segments, first))
+                best, segments = found, merge(segments, moved(found.segments, first))
             if found.payload is not None:
                 break
     if best is None:
@@ -342,7 +304,7 @@ def _read_window(canvas: Canvas, keys: Sequence[bytes]) -> Iterator[tuple[_Outco
         found = _look(canvas, key, look=False)
         yield found, 0
         if found.payload is not None:
-            for first, last in _unmarked(found.segments):
+            for first, last in unmarked(found.segments):
                 if last - first + 1 >= SECOND_FRAMES:
                     yield _look(canvas[first : last + 1], key, look=False), first
             return
@@ -360,26 +322,6 @@ def _promising(canvas: Canvas) -> Iterator[int]:
         samples = _samples(change, _follow(change, search.identity()), search.identity().matrix)
         if reading.signpost_fit(samples) >= PRESENT_Z:
             yield first
-
-
-def _unmarked(segments: Sequence[_Segment]) -> Iterator[tuple[int, int]]:
-    """Stretches of consecutive unmarked segments: (first frame, last frame)."""
-    for marked, group in itertools.groupby(segments, key=lambda s: s.content_id is not None):
-        stretch = list(group)
-        if not marked:
-            yield stretch[0].first, stretch[-1].last
-
-
-def _moved(segments: Iterable[_Segment], by: int) -> list[_Segment]:
-    return [replace(s, first=s.first + by, last=s.last + by) for s in segments]
-
-
-def _merge(old: list[_Segment], new: list[_Segment]) -> list[_Segment]:
-    """Put ``new`` segments in; where both speak of the same frames, the marked one stays."""
-    covered = [s for s in new if s.content_id is not None]
-    kept = [s for s in old if not any(c.first <= s.last and s.first <= c.last for c in covered) or s.content_id]
-    fresh = [s for s in new if s.content_id or not any(k.first <= s.last and s.first <= k.last for k in kept)]
-    return sorted(kept + fresh, key=lambda s: (s.first, s.last))
 
 
 class ClipExtractor:

@@ -11,7 +11,8 @@ import pytest
 from safegen.errors import PayloadError, WatermarkError
 from safegen.watermark import base
 from safegen.watermark.base import Extraction, MarkStatus
-from safegen.watermark.clip.extraction import SEGMENT_FRAMES, WINDOW_FRAMES, extract_frames, extract_stream
+from safegen.watermark.clip.extraction import WINDOW_FRAMES, extract_frames, extract_stream
+from safegen.watermark.clip.segments import SEGMENT_FRAMES, Segment, segment_map
 from tests.marked_clips import KEY, OTHER_KEY, OTHER_PAYLOAD, PAYLOAD, Frames, clip, paint
 
 
@@ -44,6 +45,42 @@ def test_segments_cover_the_clip_and_all_are_marked(long: Frames) -> None:
     assert [(s["first"], s["last"]) for s in segments] == [(0, 7), (8, 15), (16, 23), (24, 31), (32, 39), (40, 40)]
     assert [s["marked"] for s in segments[:-1]] == [True] * 5
     assert SEGMENT_FRAMES == 8
+
+
+def by_chance(strength: np.ndarray, seed: int) -> tuple[Segment, ...]:
+    """Segments of noise in which a payload is so many standard deviations strong, one number for each segment."""
+    random, signs = np.random.default_rng(seed), 64
+    wanted = random.choice([-1.0, 1.0], (1, signs)).astype(np.float32)
+    noise = random.normal(size=(len(strength) * SEGMENT_FRAMES, signs))
+    mark = np.repeat(strength / np.sqrt(signs * SEGMENT_FRAMES), SEGMENT_FRAMES)[:, None] * wanted
+    path = np.zeros(len(noise), np.int64)
+    return segment_map((noise + mark).astype(np.float32), path, wanted, PAYLOAD.content_id)
+
+
+def test_a_film_without_the_mark_has_no_segment_that_is_marked_by_chance() -> None:
+    """20,000 segments are three hours. One in 740 said so by itself, and a foreign scene then counted as copied."""
+    found = by_chance(np.zeros(20_000), seed=1)
+    assert sum(s.statistic >= 3 for s in found) > 15
+    assert sum(s.content_id is not None for s in found) <= 2
+
+
+def test_foreign_frames_behind_a_marked_stretch_are_seldom_ascribed_to_it() -> None:
+    """Nine marked segments, then a cut: the first foreign one may look marked, the mark's mean reaches across."""
+    strength = np.tile(np.repeat([20.0, 4.0, 0.0], [9, 1, 10]), 500)
+    marked = np.array([s.content_id is not None for s in by_chance(strength, seed=2)]).reshape(-1, 20)
+    assert marked[:, :9].all()
+    assert marked[:, 10:].sum() <= 3
+
+
+def test_weak_segments_side_by_side_are_marked_as_before() -> None:
+    found = by_chance(np.full(5_000, 3.5), seed=3)
+    alone = sum(s.statistic >= 3 for s in found)
+    assert 0.95 * alone < sum(s.content_id is not None for s in found) <= alone
+
+
+def test_a_single_marked_segment_is_found() -> None:
+    found = by_chance(np.repeat([0.0, 8.0, 0.0], [20, 1, 20]), seed=4)
+    assert [n for n, s in enumerate(found) if s.content_id is not None] == [20]
 
 
 def test_segments_show_which_half_of_a_splice_is_marked(long: Frames) -> None:
