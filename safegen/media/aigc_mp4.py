@@ -42,6 +42,13 @@ def find(file: BinaryIO) -> list[RawLabel]:
     return labels
 
 
+def has_track(file: BinaryIO, handler: bytes) -> bool:
+    """Whether the file has a track of a kind (``vide``, ``soun``); UnreadableMediaError where the index is damaged."""
+    moov = _moov(file)
+    index = read_at(file, moov.body, moov.end - moov.body)
+    return any(index[b.body + 8 : b.body + 12] == handler for b in _descend(index, (b"trak", b"mdia", b"hdlr")))
+
+
 def plan(file: BinaryIO, text: str, source_type: str = "") -> list[Piece]:
     """Return the file with the label in it, every other box as it was but for chunk offsets.
 

@@ -15,10 +15,11 @@ from safegen.errors import InputError, UnreadableMediaError
 
 Kind = Literal["video", "image"]
 
-_SNIFF_BYTES = 32
+_SNIFF_BYTES = 64
 _ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"})
-_STILL_BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"heif", b"mif1", b"msf1"})
-_SUPPORTED = "Supported are MP4/MOV, MKV/WebM, AVI and GIF clips, and PNG, JPEG and WebP images."
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_STILL_BRANDS = _AVIF_BRANDS | {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"heif", b"mif1", b"msf1"}
+_SUPPORTED = "Supported are MP4/MOV, MKV/WebM, AVI and GIF clips, and PNG, JPEG, WebP, AVIF and HEIC images."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ def identify(path: Path | str) -> Source:
 
     Raises:
         InputError: there is no such file.
-        UnreadableMediaError: a folder, device, empty file, or no supported media.
+        UnreadableMediaError: a folder, device, empty file, or no supported media. Whether this Python can decode an
+            AVIF or HEIC picture is seen when it is read (``images``).
     """
     path = Path(path)
     head = _head(path)
@@ -82,5 +84,15 @@ def _by_signature(head: bytes) -> tuple[Kind, str] | None:
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return "video", "matroska"
     if head[4:8] in _ISO_BOXES:
-        return None if head[8:12] in _STILL_BRANDS else ("video", "mov")
+        still = still_format(head)
+        return ("image", still) if still else ("video", "mov")
     return None
+
+
+def still_format(head: bytes) -> str | None:
+    """Return AVIF or HEIF for a still picture in ISO boxes (ISO/IEC 23008-12), told by the brands of its ``ftyp``."""
+    if head[4:8] != b"ftyp" or head[8:12] not in _STILL_BRANDS:
+        return None
+    size = min(int.from_bytes(head[:4], "big"), len(head))
+    named = {head[8:12], *(head[at : at + 4] for at in range(16, size - 3, 4))}
+    return "AVIF" if named & _AVIF_BRANDS else "HEIF"

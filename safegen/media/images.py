@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from safegen.errors import InputError, MediaError, UnreadableMediaError
 from safegen.media.encoding import remove_partial
@@ -18,11 +18,16 @@ from safegen.media.formats import Source
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Imported where they are used: what not everybody has installed.
+
 MAX_FRAME_PIXELS = 64 * 2**20
 """Pixels of one frame that are read at most (8192 x 8192): a few bytes of file must not claim gigabytes of memory."""
 
 _BREAKS = (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, TypeError, KeyError, OverflowError)
 """What Pillow raises on damaged files, by fuzzing."""
+
+
+HEIC_PACKAGE = "pillow-heif"
 
 
 def image_size(source: Source) -> tuple[int, int]:
@@ -32,11 +37,13 @@ def image_size(source: Source) -> tuple[int, int]:
 
 
 def load_image(source: Source) -> NDArray[np.uint8]:
-    """Read a PNG, JPEG or WebP file as uint8 RGB [H, W, 3], upright (EXIF) and without its alpha channel.
+    """Read an image file as uint8 RGB [H, W, 3], upright (EXIF) and without its alpha channel.
 
     Raises:
-        UnreadableMediaError: damaged, truncated, or larger than ``MAX_FRAME_PIXELS``.
+        UnreadableMediaError: damaged, truncated, larger than ``MAX_FRAME_PIXELS``, or of a format (AVIF, HEIC) that
+            needs a decoder which is not installed.
     """
+    _check_decoder(source)
     try:
         with Image.open(source.path, formats=(source.format,)) as image:
             if image.width * image.height > MAX_FRAME_PIXELS:
@@ -58,6 +65,7 @@ def hidden_layers(source: Source) -> tuple[str, ...]:
 
     UnreadableMediaError as ``load_image`` says.
     """
+    _check_decoder(source)
     try:
         with Image.open(source.path, formats=_SEQUENCES.get(source.format, (source.format,))) as image:
             if image.width * image.height > MAX_FRAME_PIXELS:
@@ -85,6 +93,23 @@ def hidden_layers(source: Source) -> tuple[str, ...]:
 
 _SEQUENCES = {"JPEG": ("JPEG", "MPO")}
 """Formats that may hide in another's clothes: a JPEG followed by more of them."""
+
+
+def _check_decoder(source: Source) -> None:
+    """UnreadableMediaError, with the remedy, where Pillow has no decoder for a format that not every Pillow reads."""
+    if source.format == "AVIF" and not features.check("avif"):
+        raise UnreadableMediaError(
+            f"{source.path.name}: this Pillow cannot decode AVIF", remedy="Install pillow >= 11.3, or give a PNG."
+        )
+    if source.format == "HEIF":
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError as error:
+            raise UnreadableMediaError(
+                f"{source.path.name}: HEIC pictures need {HEIC_PACKAGE}, which is not installed",
+                remedy='pip install "safegen[heic]", or give a PNG or JPEG.',
+            ) from error
+        register_heif_opener(thumbnails=False)
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import c2pa
 
+from safegen.media.carriers import HEAD_BYTES, by_beginning
+
 EXTENDED_KEY_USAGES: Final = (
     "1.3.6.1.4.1.62558.2.1",  # C2PA claim signing
     "1.3.6.1.5.5.7.3.4",  # email protection
@@ -35,5 +37,13 @@ def make_context(trust_anchors_pem: str = "", *, hosts: tuple[str, ...] = ()) ->
 
 
 def guess_format(path: Path) -> str:
-    """Return the media type that the file's name suggests; the library corrects a wrong one from the bytes."""
-    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    """Return the media type that the file's first bytes or its name suggest.
+
+    The library corrects a wrong one from the bytes, but not of every format (SVG is none of those).
+    """
+    try:
+        with path.open("rb") as file:
+            found = by_beginning(file.read(HEAD_BYTES))
+    except OSError:  # whoever reads the file says so
+        found = None
+    return found.media_type if found else mimetypes.guess_type(path.name)[0] or "application/octet-stream"

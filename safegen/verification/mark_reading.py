@@ -44,10 +44,11 @@ class MarkReader:
         self._home = home
         self._progress = progress
 
-    def read(self, path: Path, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str) -> Mark:
+    def read(self, path: Path, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str, unseen: str = "") -> Mark:
         """Look under the watermark keys of ``keys``. ``clip``: the file's beginning, None to leave the mark alone.
 
-        Whatever hinders is in the finding; ``key_problem`` says why there are no keys where there should be.
+        Whatever hinders is in the finding; ``key_problem`` says why there are no keys where there should be, ``unseen``
+        why there is no clip, if not because nobody wanted it read.
         """
         if not keys:
             if self._home.keys.exists():
@@ -55,7 +56,8 @@ class MarkReader:
             summary = "This home has no watermark key, so no file can carry its mark."
             return Mark(Finding(Basis.WATERMARK, Status.ABSENT, summary))
         if clip is None:
-            return Mark(not_run(Basis.WATERMARK, "The mark was not looked for: the neural parts were switched off."))
+            why = unseen or "the neural parts were switched off"
+            return Mark(not_run(Basis.WATERMARK, f"The mark was not looked for: {why}."))
         try:
             return self._extract(path, clip, keys)
         except ImportError as error:

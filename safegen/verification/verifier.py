@@ -22,15 +22,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safegen.detectors.forensic import score
-from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
+from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError, UnreadableMediaError
 from safegen.keys import KeyStore
-from safegen.media import probe, read_clip
+from safegen.media import MediaInfo, probe, read_clip
+from safegen.media.carriers import carrier
 from safegen.media.fragments import joined
 from safegen.provenance.kept_manifests import load_manifest
 from safegen.provenance.trust import Trust
@@ -101,15 +102,15 @@ class Verifier:
             keys, key_problem = key_stores(self._home)
             if path.is_file():
                 import safegen.ledger  # noqa: F401 - needed in (4), and a good part of the time
-            readable.result()
+            unseen = _unseen(path, readable)
         metadata = self._credential(first, keys, fragments)  # (2)
-        clip = self._read(path)
-        mark = self._mark(path, clip, keys, key_problem, metadata)  # (3)
+        clip = None if unseen else self._read(path)
+        mark = self._mark(path, clip, keys, key_problem, metadata, unseen)  # (3)
         if mark.content_id is not None and not metadata.ours:
             mark = note_what_else_is_shown(mark, path)
         named = metadata.credential.content_id if metadata.ours and metadata.credential else None
         ledger, entry = self._ledger(path, named or mark.content_id, metadata, keys)  # (4)
-        forensic = self._forensic(clip)  # (5)
+        forensic = self._forensic(clip, unseen)  # (5)
         findings = (metadata.finding, mark.finding, ledger, forensic)
         kind = _decide(metadata, mark, ledger)  # (6)
         content_id = named or mark.content_id
@@ -149,10 +150,16 @@ class Verifier:
         return read_clip(path, max_frames=MARK_FRAMES, tolerant=True) if self._neural else None
 
     def _mark(
-        self, path: Path, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str, metadata: Judged
+        self,
+        path: Path,
+        clip: Clip | None,
+        keys: Sequence[KeyStore],
+        key_problem: str,
+        metadata: Judged,
+        unseen: str,
     ) -> Mark:
         """Read the mark; where it names a clip, see whether that clip's pictures carry it."""
-        mark = MarkReader(self._home, self._progress).read(path, clip, keys, key_problem)
+        mark = MarkReader(self._home, self._progress).read(path, clip, keys, key_problem, unseen)
         if clip is None or mark.content_id is None or metadata.ours:
             return mark
         return note_what_is_marked(check_pictures(mark, path, clip.fps, self._home), clip.fps)
@@ -226,9 +233,11 @@ class Verifier:
 
     # -- (5) passive detector ------------------------------------------------------------------------------------------
 
-    def _forensic(self, clip: Clip | None) -> Finding:
-        if clip is None or not self._forensic_asked:
+    def _forensic(self, clip: Clip | None, unseen: str) -> Finding:
+        if not self._forensic_asked or (clip is None and not unseen):
             return not_run(Basis.FORENSIC, "The passive detector was not asked (--forensic).")
+        if clip is None:
+            return not_run(Basis.FORENSIC, f"The passive detector could not run: {unseen}.")
         try:
             found = score(clip.frames, clip.fps)
         except ImportError as error:
@@ -243,6 +252,21 @@ class Verifier:
             "model": found.model_id,
         }
         return Finding(Basis.FORENSIC, status, words, evidence)
+
+
+def _unseen(path: Path, readable: Future[MediaInfo]) -> str:
+    """Why no pictures are read, where the file is of a format that carries credentials all the same; else "".
+
+    Raises what ``probe`` raised for any other file.
+    """
+    try:
+        readable.result()
+    except UnreadableMediaError as error:
+        found = carrier(path) if path.is_file() else None
+        if found is None:
+            raise
+        return str(error) if found.has_decoder else f"the pictures or sound of {found.name} files are not read"
+    return ""
 
 
 _FORENSIC: Mapping[str, tuple[Status, str]] = {

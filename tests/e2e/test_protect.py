@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import safegen
 from safegen.errors import BlockedError, InputError
 from safegen.generators import call_defaults, load, resolve
 from safegen.ledger import Ledger
-from safegen.media import encode_png, probe, read_clip
+from safegen.media import probe, read_clip
 from safegen.provenance.read import read_credential
 from safegen.settings import Home
 from tests.e2e.conftest import PROMPT, SMALL, Made
@@ -131,10 +132,15 @@ def test_an_input_whose_identity_is_not_confirmed_costs_no_generation(
         assert safegen.verify(made.output, home=fresh_home).verdict == "verified"
 
 
-def test_an_image_becomes_an_ingredient(fresh_home: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "suffix", ["png", pytest.param("avif", marks=pytest.mark.slow), pytest.param("heic", marks=pytest.mark.slow)]
+)
+def test_an_image_becomes_an_ingredient(suffix: str, fresh_home: Home, tmp_path: Path) -> None:
+    if suffix == "heic":
+        pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif").register_heif_opener()
     ramp = np.linspace(0, 255, 192, dtype=np.uint8)
-    image = tmp_path / "first.png"
-    encode_png(np.stack([np.tile(ramp, (192, 1))] * 3, -1), image)
+    image = tmp_path / f"first.{suffix}"
+    Image.fromarray(np.stack([np.tile(ramp, (192, 1))] * 3, -1)).save(image)
     made = safegen.generate(PROMPT, output=tmp_path / "clip.mp4", image=image, seed=5, home=fresh_home, **SMALL)
     credential = read_credential(made.output)
     assert [i.relationship for i in credential.ingredients] == ["inputTo"]

@@ -18,7 +18,7 @@ SLOW = {
     "torch", "diffusers", "transformers", "tokenizers", "huggingface_hub", "cv2", "imwatermark", "c2pa", "onnxruntime",
     "sqlalchemy", "alembic", "sklearn", "onnx",
 }  # fmt: skip
-EXTRAS = {"httpx", "starlette", "uvicorn", "psycopg", "fsspec", "pyarrow"}
+EXTRAS = {"httpx", "starlette", "uvicorn", "psycopg", "fsspec", "pyarrow", "pillow_heif"}
 SYSTEMS = {"fcntl", "msvcrt", "resource"}  # not there on every system
 REASON = "# Imported where they are used: "
 GROUND_FLOORS = {"files", "errors", "settings", "types", "version"}
