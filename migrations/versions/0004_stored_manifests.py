@@ -62,6 +62,9 @@ def _fill(manifests: sa.Table, bindings: sa.Table) -> None:
         elif row.kind == "bound" and manifest_id in held:
             if body.get("replace"):
                 bound = {key: entry for key, entry in bound.items() if key[:2] != (body.get("alg"), value)}
+            replaced = body.get("replaces")  # what later entries say instead
+            for other in replaced if isinstance(replaced, list) else ():
+                bound.pop((str(body.get("alg")), value, str(other)), None)
             bound[str(body.get("alg")), value, manifest_id] = row.idx
     if held:
         connection.execute(

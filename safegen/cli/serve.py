@@ -18,7 +18,7 @@ def run(*, host: str, port: int, public: bool, as_json: bool) -> None:
         try:
             import uvicorn
 
-            from safegen.service.app import make_app
+            from safegen.service.server import server_config
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"safegen serve needs {error.name}, which is not installed.",
@@ -43,18 +43,14 @@ def run(*, host: str, port: int, public: bool, as_json: bool) -> None:
                 print_json("serve/1", {"url": url, "token": bool(settings.token)})
             else:
                 typer.echo(f"Serving {url} {'with a bearer token' if settings.token else 'to everybody'}; Ctrl-C ends.")
-            config = uvicorn.Config(
-                make_app(home, settings), log_level="warning", server_header=False, limit_concurrency=64,
-                timeout_keep_alive=5, h11_max_incomplete_event_size=32 << 10, lifespan="on",
-            )  # fmt: skip
-            uvicorn.Server(config).run([listening])
+            uvicorn.Server(server_config(home, settings)).run([listening])
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket; InputError if the address cannot be had."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=128)
+        return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         why = error.strerror or error
         raise InputError(f"Cannot listen on {host}:{port}: {why}.", remedy="Choose another address.") from error

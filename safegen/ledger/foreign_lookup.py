@@ -15,11 +15,16 @@ from safegen.ledger.store import Ledger
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
-    """A manifest store that was taken in: its id (a URN), the entry that says so, and its SHA-256 (hex)."""
+    """A manifest store that was taken in: its id (a URN), the entry that says so, and its SHA-256 (hex).
+
+    ``owner`` and ``file`` are as the entry has them, "" in entries from before they were noted.
+    """
 
     manifest_id: str
     entry: int
     sha256: str
+    owner: str = ""
+    file: str = ""
 
 
 def find(ledger: Ledger, manifest_id: str) -> StoredManifest | None:
@@ -34,10 +39,11 @@ def find(ledger: Ledger, manifest_id: str) -> StoredManifest | None:
     event = ledger.get(row.entry).event
     if (event.kind, event.body.get("manifest_id"), event.manifest_sha256) != (STORED, manifest_id, row.sha256):
         raise damaged(f"the stored manifest of entry {row.entry} is not what the entry says")
-    return StoredManifest(manifest_id, row.entry, row.sha256)
+    owner, file = (str(event.body.get(name) or "") for name in ("owner", "file"))
+    return StoredManifest(manifest_id, row.entry, row.sha256, owner, file)
 
 
-def find_bound(ledger: Ledger, alg: str, value: bytes, limit: int) -> list[str]:
+def find_bound(ledger: Ledger, alg: str, value: bytes, limit: int | None) -> list[str]:
     """The ids of the manifests that a binding leads to, first bound first; raises as ``find``."""
     table = stored_bindings
     query = (
@@ -49,8 +55,9 @@ def find_bound(ledger: Ledger, alg: str, value: bytes, limit: int) -> list[str]:
     with reading(ledger._engine) as connection:
         rows = connection.execute(query).all()
     for row in rows:
-        body, kind = ledger.get(row.entry).event.body, ledger.get(row.entry).event.kind
-        said = (kind, body.get("alg"), body.get("value"), body.get("manifest_id"))
+        event = ledger.get(row.entry).event
+        body = event.body
+        said = (event.kind, body.get("alg"), body.get("value"), body.get("manifest_id"))
         if said != (BOUND, alg, value.hex(), row.manifest_id):
             raise damaged(f"the stored binding of entry {row.entry} is not what the entry says")
     return [row.manifest_id for row in rows]

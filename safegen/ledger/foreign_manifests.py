@@ -2,16 +2,20 @@
 
 Three kinds of entries record them, and none is ever taken for something that this home made: ``stored`` (a manifest
 was taken in), ``bound`` (a soft binding leads to it) and ``unstored`` (it was given up). The tables follow from them.
+
+Whose a manifest is, is said twice: by name in a personal field, which can be erased, and by a keyed hash in the entry
+(``owner``), which tells holders apart and names nobody. Entries from before there were owners have the first alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, select
 
-from safegen.errors import LedgerError
+from safegen.ledger.append_results import RefusedError
 from safegen.ledger.entry import Event
 from safegen.ledger.models import stored_bindings, stored_manifests
 from safegen.types import Json
@@ -24,18 +28,22 @@ MAX_ID: Final = 255
 MAX_ALG: Final = 128
 
 
-def stored_event(manifest_id: str, sha256: str, size: int) -> Event:
-    """The entry of a manifest that was stored. For whom is a personal field (``safegen.ledger.subjects``), here too."""
-    return Event(STORED, body={"manifest_id": manifest_id, "bytes": size}, manifest_sha256=sha256)
+def stored_event(manifest_id: str, sha256: str, size: int, *, owner: str, file: str) -> Event:
+    """The entry of a manifest that was stored, as ``file`` of the home's folder.
+
+    For whom is a personal field (``safegen.ledger.subjects``), here too; ``owner`` is its keyed hash.
+    """
+    body: dict[str, Json] = {"manifest_id": manifest_id, "bytes": size, "owner": owner, "file": file}
+    return Event(STORED, body=body, manifest_sha256=sha256)
 
 
-def bound_event(alg: str, value: bytes, manifest_id: str, *, replace: bool) -> Event:
-    """The entry of a soft binding; ``replace``: from now on it leads there and nowhere else."""
+def bound_event(alg: str, value: bytes, manifest_id: str, *, replaces: Sequence[str] = ()) -> Event:
+    """The entry of a soft binding; from now on it leads there, and no more to the manifests that it ``replaces``."""
     body: dict[str, Json] = {
         "alg": alg,
         "value": value.hex(),
         "manifest_id": manifest_id,
-        "replace": replace,
+        "replaces": list(replaces),
     }
     return Event(BOUND, body=body)
 
@@ -46,25 +54,26 @@ def unstored_event(manifest_id: str) -> Event:
 
 
 def record(connection: Connection, index: int, event: Event) -> None:
-    """Bring the tables up to an entry of one of KINDS. LedgerError if it contradicts them."""
+    """Bring the tables up to an entry of one of KINDS. RefusedError if it contradicts them."""
     manifest_id = str(event.body.get("manifest_id"))
     held = connection.execute(select(stored_manifests).where(stored_manifests.c.manifest_id == manifest_id)).first()
     if event.kind == STORED:
         if held is not None:
-            raise LedgerError(f"manifest {manifest_id} is stored already")
+            raise RefusedError(f"manifest {manifest_id} is stored already")
         row = {"manifest_id": manifest_id, "entry": index, "sha256": event.manifest_sha256}
         connection.execute(insert(stored_manifests), row)
         return
     if held is None:
-        raise LedgerError(f"manifest {manifest_id} is not stored")
+        raise RefusedError(f"manifest {manifest_id} is not stored")
     if event.kind == UNSTORED:
         connection.execute(delete(stored_bindings).where(stored_bindings.c.manifest_id == manifest_id))
         connection.execute(delete(stored_manifests).where(stored_manifests.c.manifest_id == manifest_id))
         return
     alg, value = str(event.body.get("alg")), binding_key(bytes.fromhex(str(event.body.get("value"))))
     same = (stored_bindings.c.alg == alg) & (stored_bindings.c.value == value)
-    if not event.body.get("replace"):
-        same &= stored_bindings.c.manifest_id == manifest_id
+    if not event.body.get("replace"):  # entries from before there were owners replace all that is bound
+        replaced: Any = event.body.get("replaces") or ()
+        same &= stored_bindings.c.manifest_id.in_([manifest_id, *map(str, replaced)])
     connection.execute(delete(stored_bindings).where(same))
     row = {"alg": alg, "value": value, "manifest_id": manifest_id, "entry": index}
     connection.execute(insert(stored_bindings), row)

@@ -20,11 +20,13 @@ from typing import Any, BinaryIO, Final
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from safegen.errors import InputError, LedgerBusyError, ResolutionError, SafegenError, UnreadableMediaError
+from safegen.service.admission import Admission
 from safegen.service.bindings import ALG, ALGORITHMS, FINGERPRINTS, WATERMARKS, is_base64
 from safegen.service.fetching import Fetcher, ForbiddenReferenceError
 from safegen.service.http import HEADERS, bearer, json_body, json_response, only
@@ -39,7 +41,7 @@ from safegen.service.limits import (
 from safegen.service.openapi import PREFIX, SPEC_VERSION, WELL_KNOWN, document
 from safegen.service.service import BusyError, Page, Service, TooLargeError, TooSlowError, receive_body
 from safegen.service.store_endpoints import StoreEndpoints
-from safegen.service.stored_manifests import NotStoredError, Storage
+from safegen.service.stored_manifests import ConflictError, NotStoredError, NotYoursError, Storage
 from safegen.settings import Home
 
 log = logging.getLogger(__name__)
@@ -91,7 +93,9 @@ def make_app(
         Route(f"{PREFIX}/manifests/{{manifest_id:path}}", api.guarded(api.manifest), methods=["GET"]),
     ]
     handlers: Any = {HTTPException: _refused, SafegenError: _failed, ClientDisconnect: _gone, Exception: _broken}
-    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    return Starlette(
+        routes=routes, exception_handlers=handlers, lifespan=lifespan, middleware=[Middleware(Admission, settings)]
+    )
 
 
 class _Api:
@@ -279,6 +283,8 @@ _STATUS: Final[tuple[tuple[type[SafegenError], int], ...]] = (
     (ForbiddenReferenceError, 403),
     (UnreadableMediaError, 415),
     (NotStoredError, 404),
+    (NotYoursError, 403),
+    (ConflictError, 409),
     (InputError, 400),
     (BusyError, 503),
     (TooSlowError, 503),

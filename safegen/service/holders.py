@@ -31,6 +31,7 @@ class Holder:
 def read_holders(path: Path) -> tuple[Holder, ...]:
     """Read lines of ``NAME TOKEN SCOPE,SCOPE``; empty ones and those that begin with # are none.
 
+    A name may have several tokens. What it has stored is its own, by whichever of them.
     ConfigError if the file cannot be read, says something else, or others than its owner may read it.
     """
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,10 @@ class ServiceSettings:
     and at most ``concurrent`` are read at once. Assets are fetched (``byReference``) from ``reference_hosts`` only,
     which are host names, ``*.name`` for all below a name, or ``name:port``; none by default. ``holders`` of tokens with
     scopes may store manifests of ``max_manifest_bytes`` at most; nobody by default.
+
+    A connection has ``head_seconds`` to send a request's head. There are ``connections`` at most, ``requests`` are
+    served at once, ``bodies`` of them still arriving; of one address ``per_address``, and twice as many connections.
+    ``proxies`` are addresses or networks whose X-Forwarded-For is believed; none by default.
     """
 
     token: str = field(default="", repr=False)
@@ -40,13 +45,20 @@ class ServiceSettings:
     reference_hosts: tuple[str, ...] = ()
     holders: tuple[Holder, ...] = ()
     max_manifest_bytes: int = 4 << 20
+    head_seconds: float = 10.0
+    connections: int = 512
+    requests: int = 64
+    bodies: int = 32
+    per_address: int = 24
+    proxies: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> ServiceSettings:
         """Read the settings from variables.
 
         SAFEGEN_RESOLUTION_TOKEN_FILE or _TOKEN, _MAX_ASSET_MIB, _SECONDS, _CONCURRENT, _REFERENCE_HOSTS (separated by
-        commas), _HOLDERS_FILE, _MAX_MANIFEST_MIB. ConfigError if one of them says nothing sensible.
+        commas), _HOLDERS_FILE, _MAX_MANIFEST_MIB, _CONNECTIONS, _PER_ADDRESS, _PROXIES (by commas). ConfigError if one
+        of them says nothing sensible.
         """
         given = os.environ if environment is None else environment
 
@@ -62,6 +74,14 @@ class ServiceSettings:
                 )
             return value
 
+        proxies = tuple(p.strip() for p in given.get("SAFEGEN_RESOLUTION_PROXIES", "").split(",") if p.strip())
+        try:
+            for proxy in proxies:
+                ip_network(proxy)
+        except ValueError as error:
+            raise ConfigError(
+                f"SAFEGEN_RESOLUTION_PROXIES: {error}", remedy="Give addresses or networks: 10.0.0.5,192.168.0.0/16."
+            ) from error
         holders = given.get("SAFEGEN_RESOLUTION_HOLDERS_FILE", "")
         hosts = given.get("SAFEGEN_RESOLUTION_REFERENCE_HOSTS", "").lower().split(",")
         return cls(
@@ -72,6 +92,9 @@ class ServiceSettings:
             reference_hosts=tuple(host.strip() for host in hosts if host.strip()),
             holders=read_holders(Path(holders).expanduser()) if holders else (),
             max_manifest_bytes=int(number("MAX_MANIFEST_MIB", 4, 64) * (1 << 20)),
+            connections=max(2, int(number("CONNECTIONS", 512, 1 << 16))),
+            per_address=max(1, int(number("PER_ADDRESS", 24, 1 << 16))),
+            proxies=proxies,
         )
 
 

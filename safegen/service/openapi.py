@@ -26,9 +26,12 @@ _ERRORS: Final = {
     401: "No valid bearer token",
     403: "The settings do not allow this",
     404: "No such manifest is kept here",
+    408: "The body did not arrive in time",
+    409: "Another manifest, or another holder, is in the way",
     413: "The body is too large",
     414: "The value is too long for a URL",
     415: "The body is of a type that cannot be read",
+    429: "Too many requests of this address at once",
     500: "The service failed",
     502: "The reference could not be fetched",
     503: "Busy, or it took too long: try again later",
@@ -63,6 +66,7 @@ def _add_storing(paths: dict[str, Any]) -> None:
             400,
             401,
             403,
+            409,
             413,
             415,
             500,
@@ -72,12 +76,12 @@ def _add_storing(paths: dict[str, Any]) -> None:
         )
         | holder
     }
-    bind = (400, 401, 403, 404, 413, 415, 500, 503)
+    bind = (400, 401, 403, 404, 409, 413, 415, 500, 503)
     paths["/bindings"] = {
         verb: _operation(name_, about, "Done", *bind, body=_json_body("Binding"), success=204) | holder
         for verb, name_, about in (
             ("post", "storeBinding", "Let a soft binding lead to a stored manifest (scope store:bindings)"),
-            ("put", "updateBinding", "Let it lead there and nowhere else (scope store:bindings)"),
+            ("put", "updateBinding", "Let it lead there and to no other of the holder's (scope store:bindings)"),
         )
     }
     paths["/manifests/{activeManifestId}"]["delete"] = (
@@ -210,7 +214,9 @@ def _operation(
     success: int = 200,
 ) -> dict[str, Any]:
     responses = {str(success): {"$ref": f"#/components/responses/{answer}"}}
-    responses |= {str(code): {"$ref": f"#/components/responses/Error{code}"} for code in errors}
+    always = (429, 503) if body is None else (408, 429, 503)
+    codes = sorted({*errors, *always})
+    responses |= {str(code): {"$ref": f"#/components/responses/Error{code}"} for code in codes}
     extra = {} if body is None else {"requestBody": body}
     return {
         "operationId": name, "summary": summary, "parameters": parameters or [], "responses": responses, **extra,

@@ -165,13 +165,16 @@ class Service:
         ``hint`` (algorithm, value) is looked up where neither leads anywhere; not where a mark proved to be copied.
         TooSlowError after the settings' time.
         """
-        with self.slot(), _temporary(suffix) as (path, file):
+        with self.slot():
+            pass  # who would have to be turned away need not send anything
+        with _temporary(suffix) as (path, file):
             try:
                 async with asyncio.timeout(self.settings.seconds):
                     await receive(file)
                     file.flush()
                     await asyncio.to_thread(identify, path)  # what is no media needs no process of its own
-                    found = await read_asset(path, self._home, looks_alone=alg in FINGERPRINTS)
+                    with self.slot():  # none is held while an asset arrives: that lasts as long as its sender likes
+                        found = await read_asset(path, self._home, looks_alone=alg in FINGERPRINTS)
             except TimeoutError as error:
                 raise TooSlowError("reading the asset's mark took too long") from error
         return await self._matches(found, alg, hint)

@@ -8,6 +8,9 @@ look at it.
 from __future__ import annotations
 
 import hashlib
+import hmac
+import re
+import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +18,23 @@ from typing import Final
 
 import numpy as np
 
-from safegen.errors import InputError, LedgerDamagedError, LedgerError, ProvenanceError, ResolutionError
+from safegen.errors import (
+    InputError,
+    LedgerBusyError,
+    LedgerDamagedError,
+    LedgerError,
+    ProvenanceError,
+    ResolutionError,
+)
 from safegen.files import replace_file
 from safegen.keys import KeyStore
 from safegen.ledger import Event, InclusionProof, Ledger, foreign_lookup, foreign_manifests, verify_inclusion
+from safegen.ledger.append_results import RefusedError
 from safegen.ledger.foreign_lookup import StoredManifest
 from safegen.ledger.subjects import Personal
 from safegen.media.images import encode_png
 from safegen.provenance.native.jumbf import manifests
+from safegen.service.bindings import ALGORITHMS
 from safegen.settings import Home
 from safegen.types import Json
 
@@ -32,12 +44,33 @@ RECEIPT_TYPE: Final = "org.c2pa.manifest-receipt"
 PROOF_ALG: Final = "c2sp.org/tlog-proof@v1"
 
 
+MOST_BOUND: Final = 100
+"""Manifests of one holder to which one binding may lead."""
+
+_TRIES: Final = 4
+"""How often a request begins anew that others came in between."""
+
+_FILE: Final = re.compile(r"[0-9a-f]{32}")
+
+
 class NotStoredError(InputError):
     """No manifest of this id is stored here."""
 
 
+class NotYoursError(InputError):
+    """The manifest, or the algorithm, is not this holder's to do that with."""
+
+
+class ConflictError(InputError):
+    """Another manifest, or another holder, is in the way."""
+
+
 class Storage:
-    """The stored manifests of one home. Thread-safe as far as the ledger is; blocking."""
+    """The stored manifests of one home. Thread-safe as far as the ledger is; blocking.
+
+    Any number of processes may work on one home. Every manifest that is taken in has a file of its own, written before
+    the entry and removed after the entry that gives it up, so nobody removes what another one has stored.
+    """
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -46,40 +79,99 @@ class Storage:
     def take(self, manifest: bytes, holder: str) -> str:
         """Keep a manifest store and return its active manifest's id. The same bytes again are no second entry.
 
-        InputError if it is no manifest store whose signature holds, or its id is taken by another one.
+        InputError if it is no manifest store whose signature holds; ConflictError if its id is taken by another one, or
+        another holder has stored it.
         """
         manifest_id = _checked_id(manifest)
         digest = hashlib.sha256(manifest).hexdigest()
         with self._ledger(write=True) as ledger:
             if ledger.find_manifest(manifest_id) is not None:
                 raise InputError("this home has made that manifest itself, and keeps it anyway")
-            held = foreign_lookup.find(ledger, manifest_id)
-            if held is not None and held.sha256 != digest:
-                raise InputError("another manifest store is kept under the id of its active manifest")
-            self._keep(manifest_id, manifest)
-            if held is None:
-                self._append(ledger, foreign_manifests.stored_event(manifest_id, digest, len(manifest)), holder)
-        return manifest_id
+            for _ in range(_TRIES):
+                held = foreign_lookup.find(ledger, manifest_id)
+                if held is not None:
+                    if held.sha256 != digest or not self._is_of(ledger, held, holder):
+                        raise ConflictError("another holder, or another manifest store, has the id of its manifest")
+                    if not self._is_whole(held):
+                        self._keep(self._path(held), manifest)
+                    return manifest_id
+                name = secrets.token_hex(16)
+                path = self._folder / f"{name}.c2pa"
+                self._keep(path, manifest)
+                event = foreign_manifests.stored_event(
+                    manifest_id, digest, len(manifest), owner=self._owner(holder), file=name
+                )
+                try:
+                    self._append(ledger, event, holder)
+                except RefusedError:  # somebody was quicker
+                    path.unlink(missing_ok=True)
+                    continue
+                except LedgerBusyError:  # nothing was recorded
+                    path.unlink(missing_ok=True)
+                    raise
+                return manifest_id
+        raise ConflictError("others store and give up this manifest at the same time")
 
     def bind(self, alg: str, value: bytes, manifest_id: str, holder: str, *, replace: bool) -> None:
-        """Let a soft binding lead to a stored manifest; with ``replace`` to no other any more.
+        """Let a soft binding lead to a manifest that the holder has stored; with ``replace`` to no other of his.
 
-        NotStoredError if it is not stored, or there is nothing to replace.
+        NotStoredError if it is not stored, or there is nothing to replace; NotYoursError for a manifest of another
+        holder, and for the algorithms of safegen's own marks, whose values this home alone gives out.
         """
+        if alg in ALGORITHMS:
+            raise NotYoursError(f"values of {alg} are given out by the home that writes the mark, and by nobody else")
         with self._ledger(write=True) as ledger:
-            self._held(ledger, manifest_id)
-            before = foreign_lookup.find_bound(ledger, alg, value, 1000)
-            if replace and not before:
-                raise NotStoredError("no stored manifest has this binding")
-            if before != [manifest_id] and (replace or manifest_id not in before):
-                self._append(ledger, foreign_manifests.bound_event(alg, value, manifest_id, replace=replace), holder)
+            for _ in range(_TRIES):
+                self._held_by(ledger, manifest_id, holder)
+                own = self._bound_by(ledger, alg, value, holder)
+                if replace and not own:
+                    raise NotStoredError("no manifest of this holder has this binding")
+                if own == [manifest_id] or (not replace and manifest_id in own):
+                    return
+                if not replace and len(own) >= MOST_BOUND:
+                    raise ConflictError(f"this binding leads to {len(own)} manifests of this holder already")
+                event = foreign_manifests.bound_event(alg, value, manifest_id, replaces=own if replace else ())
+                try:
+                    self._append(ledger, event, holder)
+                except RefusedError:  # it was given up in between
+                    continue
+                return
+        raise ConflictError("others store and give up this manifest at the same time")
 
     def drop(self, manifest_id: str, holder: str) -> None:
-        """Give a stored manifest up, with its bindings. NotStoredError if it is not stored."""
+        """Give a manifest up that the holder has stored, with its bindings.
+
+        NotStoredError if it is not stored; NotYoursError if another holder has stored it.
+        """
         with self._ledger(write=True) as ledger:
-            self._held(ledger, manifest_id)
-            self._append(ledger, foreign_manifests.unstored_event(manifest_id), holder)
-        self._path(manifest_id).unlink(missing_ok=True)
+            held = self._held_by(ledger, manifest_id, holder)
+            try:
+                self._append(ledger, foreign_manifests.unstored_event(manifest_id), holder)
+            except RefusedError as error:
+                raise NotStoredError("no such manifest is stored here") from error
+        self._path(held).unlink(missing_ok=True)
+
+    def _bound_by(self, ledger: Ledger, alg: str, value: bytes, holder: str) -> list[str]:
+        """The manifests of a holder to which a binding leads."""
+        found = (foreign_lookup.find(ledger, each) for each in foreign_lookup.find_bound(ledger, alg, value, None))
+        return [held.manifest_id for held in found if held is not None and self._is_of(ledger, held, holder)]
+
+    def _held_by(self, ledger: Ledger, manifest_id: str, holder: str) -> StoredManifest:
+        held = self._held(ledger, manifest_id)
+        if not self._is_of(ledger, held, holder):
+            raise NotYoursError("another holder has stored this manifest")
+        return held
+
+    def _is_of(self, ledger: Ledger, held: StoredManifest, holder: str) -> bool:
+        """Whether the holder has stored it. An entry without an owner is his whose name is still kept beside it."""
+        if held.owner:
+            return hmac.compare_digest(held.owner, self._owner(holder))
+        return Personal(ledger, self._home).opened(ledger.get(held.entry)).get("holder") == holder
+
+    def _owner(self, holder: str) -> str:
+        """A holder's keyed hash: the same for the same name, and no help to whoever guesses at names."""
+        key = KeyStore.load(self._home).commitment_key
+        return hmac.digest(key, b"safegen holder\0" + holder.encode(), "sha256").hex()
 
     def _append(self, ledger: Ledger, event: Event, holder: str) -> None:
         """Record an event; the name of the token's holder is kept beside the entry, where it can be erased."""
@@ -92,14 +184,17 @@ class Storage:
 
     def read(self, manifest_id: str) -> bytes | None:
         """The stored manifest store; None if there is none. LedgerDamagedError if it is not what was taken in."""
-        with self._ledger() as ledger:
-            held = foreign_lookup.find(ledger, manifest_id)
-        if held is None:
-            return None
-        try:
-            kept = self._path(manifest_id).read_bytes()
-        except OSError as error:
-            raise ResolutionError(f"the stored manifest of entry {held.entry} cannot be read: {error}") from error
+        for last in (False, True):
+            with self._ledger() as ledger:
+                held = foreign_lookup.find(ledger, manifest_id)
+            if held is None:
+                return None
+            try:
+                kept = self._path(held).read_bytes()
+                break
+            except OSError as error:
+                if last:  # else it may have been given up in between
+                    raise ResolutionError(f"the stored manifest of entry {held.entry} is not there: {error}") from error
         if hashlib.sha256(kept).hexdigest() != held.sha256:
             raise LedgerDamagedError(f"the stored manifest of entry {held.entry} is not the recorded one")
         return kept
@@ -156,13 +251,23 @@ class Storage:
             busy_seconds=self._home.ledger_busy_seconds,
         )  # fmt: skip
 
-    def _path(self, manifest_id: str) -> Path:
-        return self._folder / f"{hashlib.sha256(manifest_id.encode()).hexdigest()}.c2pa"
+    def _path(self, held: StoredManifest) -> Path:
+        if _FILE.fullmatch(held.file):
+            return self._folder / f"{held.file}.c2pa"
+        return (
+            self._folder / f"{hashlib.sha256(held.manifest_id.encode()).hexdigest()}.c2pa"
+        )  # as older entries have it
 
-    def _keep(self, manifest_id: str, manifest: bytes) -> None:
+    def _is_whole(self, held: StoredManifest) -> bool:
+        try:
+            return hashlib.sha256(self._path(held).read_bytes()).hexdigest() == held.sha256
+        except OSError:
+            return False
+
+    def _keep(self, path: Path, manifest: bytes) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace_file(self._path(manifest_id), manifest)
+            replace_file(path, manifest)
         except OSError as error:
             raise ResolutionError(f"the manifest cannot be kept: {error}", remedy="Check folder and space.") from error
 

@@ -326,26 +326,41 @@ def test_reading_that_takes_too_long_is_ended(made: Recorded, stripped: Path, mo
     assert [process.returncode for process in started] == [-9]
 
 
-def test_no_more_are_read_at_once_than_allowed(made: Recorded) -> None:
+def test_no_more_are_read_at_once_than_allowed(made: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading is what counts: assets that arrive slowly take no place from others."""
+    from safegen.service import service as module
+
+    reading = module.read_asset
+
+    async def slower(*args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(0.3)
+        return await reading(*args, **kwargs)
+
+    monkeypatch.setattr(module, "read_asset", slower)
+    clip = made.stripped(tmp_path / "stripped.mp4").read_bytes()
     app = make_app(made.home, ServiceSettings(concurrent=1))
 
     async def ask() -> list[int]:
         import httpx
 
-        async def slow() -> Any:
-            for _ in range(5):
-                await asyncio.sleep(0.05)
-                yield b"no media"
+        async def never() -> Any:
+            yield b"\0"
+            await asyncio.sleep(60)
 
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x", timeout=60) as client:
 
-            async def one() -> int:
+            async def one(content: Any) -> int:
                 headers = {"Content-Type": "video/mp4"}
-                return (await client.post(f"{V}/matches/byContent", content=slow(), headers=headers)).status_code
+                return (await client.post(f"{V}/matches/byContent", content=content, headers=headers)).status_code
 
-            return sorted(await asyncio.gather(one(), one(), one()))
+            arriving = [asyncio.create_task(one(never())) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            found = sorted(await asyncio.gather(*(one(clip) for _ in range(3))))
+            for task in arriving:
+                task.cancel()
+            return found
 
-    assert asyncio.run(ask()) == [415, 503, 503]
+    assert asyncio.run(ask()) == [200, 503, 503]
 
 
 def test_a_home_that_cannot_answer_says_nothing_of_itself(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +16,25 @@ from starlette.testclient import TestClient
 
 from safegen.errors import ConfigError
 from safegen.keys import KeyStore
-from safegen.ledger import Ledger, downgrade, upgrade
+from safegen.ledger import Event, Ledger, downgrade, upgrade
 from safegen.ledger.foreign_manifests import KINDS
 from safegen.ledger.subjects import Personal
 from safegen.media import encode_video
 from safegen.provenance.file_signing import sign_file
+from safegen.provenance.native.jumbf import manifests
+from safegen.service import stored_manifests
 from safegen.service.app import make_app
-from safegen.service.bindings import encode_value
+from safegen.service.bindings import ALGORITHMS, encode_value
 from safegen.service.holders import read_holders
 from safegen.service.limits import ServiceSettings
+from safegen.service.stored_manifests import NotStoredError, Storage
 from safegen.settings import Home
 from tests.marked_clips import clip
 from tests.unit.provenance.provenance_samples import make_spec
 from tests.unit.recovery.recovery_samples import ALG, Recorded, record
 
 V = "/v1"
-KEEPER, BINDER, READER = ("k" * 16, "b" * 16, "r" * 16)
+KEEPER, BINDER, READER, OTHER = ("k" * 16, "b" * 16, "r" * 16, "o" * 16)
 FOREIGN = "com.example.watermark.1"
 VALUE = base64.b64encode(b"a watermark's value").decode()
 
@@ -38,6 +44,15 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The manifest of a clip that another home has signed."""
     folder = tmp_path_factory.mktemp("foreign")
     encode_video(clip(1, 9, 64, 64), 16, folder / "plain.mp4")
+    keys = KeyStore.init(Home(folder / "home"))
+    return sign_file(folder / "plain.mp4", folder / "out.mp4", make_spec(), keys).manifest_bytes
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The manifest of one more clip of others."""
+    folder = tmp_path_factory.mktemp("another")
+    encode_video(clip(2, 9, 64, 64), 16, folder / "plain.mp4")
     keys = KeyStore.init(Home(folder / "home"))
     return sign_file(folder / "plain.mp4", folder / "out.mp4", make_spec(), keys).manifest_bytes
 
@@ -52,7 +67,8 @@ def holders(tmp_path: Path) -> Path:
     path = tmp_path / "holders"
     path.write_text(
         f"# who may\n\nkeeper {KEEPER} fetch:manifests,store:manifests,store:bindings\n"
-        f"binder {BINDER} store:bindings\nreader {READER} fetch:manifests\n"
+        f"keeper {BINDER} store:bindings\nother {OTHER} store:manifests,store:bindings\n"
+        f"reader {READER} fetch:manifests\n"
     )
     path.chmod(0o600)
     return path
@@ -100,27 +116,153 @@ def test_a_manifest_is_stored_bound_found_and_given_up(service: TestClient, made
     assert list((made.home.root / "stored").iterdir()) == []
     with Ledger.open(made.home.ledger_url, create=False, read_only=True) as ledger:
         told = [(e.kind, Personal(ledger, made.home).opened(e)["holder"]) for e in ledger.entries() if e.kind in KINDS]
-        assert told == [("stored", "keeper"), ("bound", "binder"), ("unstored", "keeper")]
+        assert told == [("stored", "keeper"), ("bound", "keeper"), ("unstored", "keeper")]
         assert ledger.verify().ok
 
 
 def test_what_is_stored_is_not_what_was_made(service: TestClient, made: Recorded, foreign: bytes) -> None:
-    """Bound to the very mark of a clip, a stored manifest stands behind the clip's own and says what it is."""
+    """Nobody binds what he stored to a clip of this home: values of our own algorithms are given out here alone."""
     stored = store(service, foreign).json()["manifestId"]
-    ask(service, "POST", "/bindings", json=binding(stored, ALG, encode_value(made.content_id)))
-    own = {"manifestId": made.signed.manifest_id}
-    assert matches(service, ALG, encode_value(made.content_id)) == [own, {"manifestId": stored, "stored": True}]
+    for alg in ALGORITHMS:
+        for verb in ("POST", "PUT"):
+            answer = ask(service, verb, "/bindings", json=binding(stored, alg, encode_value(made.content_id)))
+            assert (answer.status_code, set(answer.json())) == (403, {"error"})
+    assert matches(service, ALG, encode_value(made.content_id)) == [{"manifestId": made.signed.manifest_id}]
     with Ledger.open(made.home.ledger_url, create=False, read_only=True) as ledger:
         assert ledger.find_manifest(stored) is None
-        assert [b.manifest_id for b in ledger.find_binding(ALG, made.content_id, limit=9)] == [own["manifestId"]]
     assert store(service, made.signed.manifest_bytes).status_code == 400, "it is kept as the home's own"
 
 
-def test_put_replaces(service: TestClient, made: Recorded, foreign: bytes, tmp_path: Path) -> None:
-    encode_video(clip(2, 9, 64, 64), 16, tmp_path / "plain.mp4")
+def test_a_holder_does_nothing_to_what_another_one_stored(
+    service: TestClient, made: Recorded, foreign: bytes, another: bytes
+) -> None:
+    mine = store(service, foreign).json()["manifestId"]
+    theirs = store(service, another, token=OTHER).json()["manifestId"]
+    for manifest_id, token in ((mine, KEEPER), (theirs, OTHER)):
+        assert ask(service, "POST", "/bindings", token, json=binding(manifest_id)).status_code == 204
+    assert ask(service, "DELETE", f"/manifests/{mine}", OTHER).status_code == 403
+    for verb in ("POST", "PUT"):
+        assert ask(service, verb, "/bindings", OTHER, json=binding(mine)).status_code == 403
+    assert store(service, foreign, token=OTHER).status_code == 409
+    assert ask(service, "PUT", "/bindings", OTHER, json=binding(theirs)).status_code == 204
+    assert [m["manifestId"] for m in matches(service)] == [mine, theirs], "replaced among its holder's own"
+    assert ask(service, "GET", f"/manifests/{mine}").content == foreign
+    with Ledger.open(made.home.ledger_url, create=False, read_only=True) as ledger:
+        told = [e.body["owner"] for e in ledger.entries() if e.kind == "stored"]
+        assert len(set(told)) == 2, "a keyed hash tells them apart"
+        assert not any(name in e.leaf for e in ledger.entries() for name in ("keeper", "other"))
+    downgrade(made.home.ledger_url, "0003")
+    upgrade(made.home.ledger_url)
+    assert [m["manifestId"] for m in matches(service)] == [mine, theirs], "the indexes follow from the entries"
+
+
+def test_what_was_stored_before_there_were_owners_is_its_holder_s(
+    service: TestClient, made: Recorded, foreign: bytes
+) -> None:
+    manifest_id = manifests(foreign)[-1].label
+    kept = made.home.root / "stored" / f"{hashlib.sha256(manifest_id.encode()).hexdigest()}.c2pa"
+    kept.parent.mkdir()
+    kept.write_bytes(foreign)
+    body = {"manifest_id": manifest_id, "bytes": len(foreign)}
     keys = KeyStore.load(made.home)
-    other = sign_file(tmp_path / "plain.mp4", tmp_path / "out.mp4", make_spec(), keys).manifest_bytes
-    one, two = (store(service, manifest).json()["manifestId"] for manifest in (foreign, other))
+    with Ledger.open(made.home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name) as ledger:
+        event = Event("stored", body=body, manifest_sha256=hashlib.sha256(foreign).hexdigest())
+        Personal(ledger, made.home).append(event, "keeper", {"holder": "keeper"})
+    assert ask(service, "GET", f"/manifests/{manifest_id}").content == foreign
+    assert ask(service, "POST", "/bindings", OTHER, json=binding(manifest_id)).status_code == 403
+    assert ask(service, "DELETE", f"/manifests/{manifest_id}", OTHER).status_code == 403
+    assert ask(service, "POST", "/bindings", json=binding(manifest_id)).status_code == 204
+    assert ask(service, "DELETE", f"/manifests/{manifest_id}").status_code == 204
+    assert not kept.exists()
+
+
+def test_a_binding_leads_to_so_many_manifests_of_a_holder(
+    service: TestClient, foreign: bytes, another: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_manifests, "MOST_BOUND", 1)
+    one, two = (store(service, manifest).json()["manifestId"] for manifest in (foreign, another))
+    assert ask(service, "POST", "/bindings", json=binding(one)).status_code == 204
+    assert ask(service, "POST", "/bindings", json=binding(two)).status_code == 409
+    assert ask(service, "PUT", "/bindings", json=binding(two)).status_code == 204
+
+
+@pytest.mark.slow
+def test_requests_at_the_same_time_lose_nothing_and_are_no_fault_of_ours(
+    made: Recorded, holders: Path, foreign: bytes, another: bytes
+) -> None:
+    """Two clients over two applications on one home store, bind and give up the same manifests; at the end one more
+    request decides, and what it leaves is whole."""
+    settings = ServiceSettings.from_environment({"SAFEGEN_RESOLUTION_HOLDERS_FILE": str(holders)})
+    ids = [manifests(each)[-1].label for each in (foreign, another)]
+
+    def client(seed: int) -> list[int]:
+        dice = random.Random(seed)
+        codes = []
+        with TestClient(make_app(made.home, settings)) as service:
+            for _ in range(25):
+                n = dice.randrange(2)
+                match dice.choice(("store", "bind", "replace", "drop", "read")):
+                    case "store":
+                        answer = store(service, (foreign, another)[n])
+                    case "bind":
+                        answer = ask(service, "POST", "/bindings", json=binding(ids[n]))
+                    case "replace":
+                        answer = ask(service, "PUT", "/bindings", json=binding(ids[n]))
+                    case "drop":
+                        answer = ask(service, "DELETE", f"/manifests/{ids[n]}")
+                    case _:
+                        answer = ask(service, "GET", f"/manifests/{ids[n]}")
+                        assert answer.status_code != 200 or answer.content == (foreign, another)[n]
+                codes.append(answer.status_code)
+        return codes
+
+    with ThreadPoolExecutor(3) as pool:
+        codes = [code for found in pool.map(client, range(3)) for code in found]
+    assert set(codes) <= {200, 204, 404, 409}
+    with TestClient(make_app(made.home, settings)) as service:
+        for manifest, manifest_id in zip((foreign, another), ids, strict=True):
+            assert store(service, manifest).status_code == 200
+            assert ask(service, "GET", f"/manifests/{manifest_id}").content == manifest
+    assert len(list((made.home.root / "stored").iterdir())) == 2, "no file is left of what was given up"
+    with Ledger.open(made.home.ledger_url, create=False, read_only=True) as ledger:
+        assert ledger.verify().ok
+
+
+@pytest.mark.parametrize("between", ["dropped", "stored again"])
+def test_a_manifest_that_is_given_up_while_it_is_stored(
+    made: Recorded, foreign: bytes, between: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process acts between a request's file and its entry, or between an entry and its file's removal."""
+    one, two = Storage(made.home), Storage(made.home)
+    manifest_id = one.take(foreign, "keeper")
+    if between == "dropped":
+        own = Storage._append
+
+        def late(self: Storage, ledger: Ledger, event: Event, holder: str) -> None:
+            monkeypatch.setattr(Storage, "_append", own)
+            two.drop(manifest_id, "keeper")
+            own(self, ledger, event, holder)
+
+        monkeypatch.setattr(Storage, "_append", late)
+        with pytest.raises(NotStoredError):
+            one.drop(manifest_id, "keeper")
+        assert two.read(manifest_id) is None
+        assert one.take(foreign, "keeper") == manifest_id
+    else:
+        unlink = Path.unlink
+
+        def later(self: Path, missing_ok: bool = False) -> None:
+            monkeypatch.setattr(Path, "unlink", unlink)
+            two.take(foreign, "keeper")
+            unlink(self, missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", later)
+        one.drop(manifest_id, "keeper")
+    assert two.read(manifest_id) == foreign
+
+
+def test_put_replaces(service: TestClient, made: Recorded, foreign: bytes, another: bytes) -> None:
+    one, two = (store(service, manifest).json()["manifestId"] for manifest in (foreign, another))
     assert ask(service, "PUT", "/bindings", json=binding(two)).status_code == 404, "there is nothing to replace"
     for manifest_id in (one, two):
         ask(service, "POST", "/bindings", json=binding(manifest_id))
