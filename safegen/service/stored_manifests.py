@@ -184,20 +184,26 @@ class Storage:
 
     def read(self, manifest_id: str) -> bytes | None:
         """The stored manifest store; None if there is none. LedgerDamagedError if it is not what was taken in."""
-        for last in (False, True):
-            with self._ledger() as ledger:
-                held = foreign_lookup.find(ledger, manifest_id)
-            if held is None:
-                return None
-            try:
-                kept = self._path(held).read_bytes()
-                break
-            except OSError as error:
-                if last:  # else it may have been given up in between
-                    raise ResolutionError(f"the stored manifest of entry {held.entry} is not there: {error}") from error
+        held, kept = self._read(manifest_id)
+        if held is not None and kept is None:  # it may have been given up in between
+            held, kept = self._read(manifest_id)
+        if held is None:
+            return None
+        if kept is None:
+            raise ResolutionError(f"the stored manifest of entry {held.entry} is not there")
         if hashlib.sha256(kept).hexdigest() != held.sha256:
             raise LedgerDamagedError(f"the stored manifest of entry {held.entry} is not the recorded one")
         return kept
+
+    def _read(self, manifest_id: str) -> tuple[StoredManifest | None, bytes | None]:
+        with self._ledger() as ledger:
+            held = foreign_lookup.find(ledger, manifest_id)
+        try:
+            return held, None if held is None else self._path(held).read_bytes()
+        except FileNotFoundError:
+            return held, None
+        except OSError as error:
+            raise ResolutionError(f"a stored manifest cannot be read: {error}") from error
 
     def receipt(self, manifest_id: str) -> dict[str, Json]:
         """A receipt: the proof that the entry of the stored manifest lies under the ledger's newest checkpoint.
