@@ -115,7 +115,9 @@ def main() -> None:
         subprocess.run([*safegen, "keys", "init"], env=environment, check=True, capture_output=True)
         record_something(Path(home))
         command = [*safegen, "serve", "--port", "0", "--json"]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as server:
             assert server.stdout is not None
             port = int(json.loads(server.stdout.readline())["url"].rpartition(":")[2].partition("/")[0])
             results = {}

@@ -11,6 +11,7 @@ service has as many as it takes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -58,7 +59,8 @@ class _Body:
     def give_way(self, now: float) -> None:
         self.gone = True
         if self.waits is not None:
-            self.waits.reschedule(now)
+            with contextlib.suppress(RuntimeError):  # its time is over anyway
+                self.waits.reschedule(now)
 
 
 class Admission:
