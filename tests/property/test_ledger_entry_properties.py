@@ -40,6 +40,7 @@ def test_json_bodies_round_trip(body: dict[str, Any]) -> None:
     assert rfc8785.dumps(read) == leaf
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(max_size=3), ANY, max_size=4) | ANY)
 @settings(max_examples=150, deadline=None)
 def test_any_body_is_written_or_refused(body: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,6 +51,7 @@ def test_effects_are_opposite_in_opposite_directions(a: dict[str, float], b: dic
     assert back == turned.get(there, there)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(["ncii", "minors_sexual"]), rules(), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_no_overlay_takes_a_milder_action_on_a_locked_rule(category: str, rule: dict[str, float], locked: bool) -> None:

@@ -38,7 +38,8 @@ def _files() -> dict[str, Path]:
 FILES = _files()
 
 
-def imports(module: str, *, in_functions: bool) -> Iterator[str]:
+@cache
+def imports(module: str, *, in_functions: bool) -> tuple[str, ...]:
     """What a module imports when it runs: modules of safegen, and others by the name that is imported."""
 
     def walk(node: ast.AST, inside: bool) -> Iterator[str]:
@@ -52,7 +53,7 @@ def imports(module: str, *, in_functions: bool) -> Iterator[str]:
             elif not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
                 yield from walk(child, inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
 
-    return walk(ast.parse(FILES[module].read_text()), False)
+    return tuple(walk(ast.parse(FILES[module].read_text()), False))
 
 
 @cache

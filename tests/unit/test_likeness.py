@@ -25,6 +25,7 @@ from safegen.settings import Home
 from safegen.types import LOOKS_ALG as ALG
 from safegen.types import Clip
 from tests.marked_clips import clip
+from tests.quick import quick
 from tests.unit.provenance.provenance_samples import ffmpeg, make_spec
 from tests.unit.recovery.recovery_samples import Recorded, record
 
@@ -95,7 +96,7 @@ EDITS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("edit", quick(EDITS, "compressed", "smaller", "faster"))
 def test_edited_copies_look_like_the_clip(made: Recorded, edit: str, tmp_path: Path) -> None:
     copy = read_clip(unmarked(tmp_path / "copy.mp4", 3, *EDITS[edit]))
     with Ledger.open(made.home.ledger_url, create=False, read_only=True) as ledger:
@@ -136,6 +137,7 @@ def test_likeness_alone_signs_nothing(made: Recorded, bare: Path, tmp_path: Path
     assert (tmp_path / "out.mp4.kept.c2pa").read_bytes() == made.signed.manifest_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("known")
 def test_two_clips_that_look_alike_settle_nothing(home: Home, bare: Path, tmp_path: Path) -> None:
     record(home, tmp_path)

@@ -64,6 +64,7 @@ def test_where_opencv_does_not_load_verify_says_which_questions_stay_open(tmp_pa
         assert "safegen doctor" in findings[basis]["summary"]
 
 
+@pytest.mark.slow
 def test_where_opencv_does_not_load_the_model_is_not_even_run(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     KeyStore.init(home)

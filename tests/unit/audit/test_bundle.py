@@ -186,6 +186,7 @@ def test_every_file_that_is_altered_emptied_or_lost_is_found(whole: dict[str, by
     assert faults(whole) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_bit_that_is_flipped_is_found(whole: dict[str, bytes], data: st.DataObject) -> None:

@@ -168,6 +168,7 @@ def test_training_finds_a_real_difference_and_saves_what_it_loads(
     assert back.ai_above == trained.ai_above
 
 
+@pytest.mark.slow
 def test_training_reports_chance_where_there_is_nothing() -> None:
     pytest.importorskip("sklearn")
     from safegen.detectors.training.evaluation import hold_out_pairs

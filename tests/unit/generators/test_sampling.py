@@ -72,6 +72,7 @@ def test_an_image_becomes_the_first_frame(drawn: NDArray[np.uint8]) -> None:
     assert psnr(frames[0], drawn[0]) > psnr(frames[0], stranger) + 6
 
 
+@pytest.mark.slow
 def test_a_video_keeps_its_layout_as_far_as_strength_allows(drawn: NDArray[np.uint8]) -> None:
     pipe = load(resolve("tiny"), mode="video")
     call = small_call(size=(64, 64), frames=5, steps=4)
@@ -147,6 +148,7 @@ def test_a_failing_pipeline_ends_in_our_error(tiny: Any) -> None:
     assert caught.value.__cause__ is not None
 
 
+@pytest.mark.slow
 def test_decoding_at_once_equals_decoding_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = load(resolve("tiny"), dtype="float32")
     latents = torch.randn(1, 48, 3, 2, 4, generator=torch.Generator().manual_seed(0))

@@ -33,6 +33,7 @@ def run(*words: str, code: int = 0) -> str:
     return done.output
 
 
+@pytest.mark.slow
 def test_the_schema_goes_down_and_up_with_its_entries(url: str) -> None:
     with Ledger.open(url, key=KEY) as ledger:
         ledger.append_many(Event("generated", f"{n:016x}", asset_sha256=f"{n:064x}") for n in range(5))

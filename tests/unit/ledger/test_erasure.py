@@ -216,6 +216,7 @@ def killed(home: Home, where: str) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "state"),
     [("_rewrite", State.HELD), ("scrub", State.ERASING), ("_empty_log", State.ERASING), ("finish", State.ERASING)],
@@ -277,6 +278,7 @@ def test_an_interrupted_transaction_erases_nothing(home: Home, monkeypatch: pyte
 # -- others at the same time -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_writer_goes_on_while_its_subject_is_erased(home: Home) -> None:
     """Whatever the order: every field is held under the new key, or erased by an entry that is there."""
     failures: list[BaseException] = []

@@ -109,6 +109,7 @@ def test_a_writer_may_be_killed_at_each_step(mode: str, after: bool, tmp_path: P
         settled(ledger, numbers, receipts, url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_writer_may_be_killed_while_its_commit_is_under_way(mode: str, tmp_path: Path) -> None:
     """Nobody knows then whether the entry is there; to append it again settles that."""

@@ -53,6 +53,7 @@ def test_another_implementation_computes_the_same_roots(ledger: Ledger) -> None:
             assert open_checkpoint(note, VKEY).root == tree.get_state()
 
 
+@pytest.mark.slow
 def test_tiles_are_read_and_proved_from_by_another_implementation(
     ledger: Ledger, aics: ModuleType, tmp_path: Path
 ) -> None:

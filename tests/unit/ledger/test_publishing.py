@@ -96,6 +96,7 @@ class _Shelf(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_web_servers_and_object_stores_get_the_same_files(ledger: Ledger, tmp_path: Path) -> None:
     grow(ledger, 300)
     ledger.publish(Folder(tmp_path / "place"), VKEY)

@@ -255,6 +255,7 @@ def test_no_label_is_no_error(tmp_path: Path, originals: dict[str, bytes]) -> No
     assert all(read_aigc(put(tmp_path, kind, data)) == () for kind, data in originals.items())
 
 
+@pytest.mark.slow
 @given(
     texts=st.lists(st.from_regex(r"[\x21-\x7e]{1,40}", fullmatch=True), min_size=6, max_size=6),
     kind=st.sampled_from(KINDS),
@@ -356,6 +357,7 @@ def test_cut_files_are_refused(tmp_path: Path, originals: dict[str, bytes], kind
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 @given(data=st.data(), kind=st.sampled_from(KINDS))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damage_ends_in_our_own_errors(

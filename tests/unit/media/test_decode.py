@@ -241,6 +241,7 @@ def test_truncated_image(tmp_path: Path, clip: Frames) -> None:
         media.read_clip(tmp_path / "a.png")
 
 
+@pytest.mark.slow
 def test_decoding_holds_one_frame_at_a_time(tmp_path: Path) -> None:
     frame = np.zeros((512, 512, 3), np.uint8)
     media.encode_video((frame for _ in range(120)), 16, tmp_path / "long.mp4")

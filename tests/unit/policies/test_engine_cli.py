@@ -88,6 +88,7 @@ def test_diff_says_what_is_loosened() -> None:
     assert not told("diff", "default", "us")["loosened"]
 
 
+@pytest.mark.slow
 def test_check_judges_pictures_and_negative_prompts(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from safegen.policies.text.hits import Hit, NotAvailableError
 from safegen.policies.text.views import View, views_of
 from safegen.settings import MAX_PROMPT_CHARACTERS
 from safegen.types import Action, Decision, RunStatus
+from tests.quick import quick
 
 PROMPT = "a red ball bouncing on grass at sunset"
 LIMIT_S = 0.1
@@ -102,7 +102,11 @@ def judge(
     return engine.judge_many(prompts)
 
 
-@pytest.mark.parametrize(("fault", "required"), itertools.product(FAULTS, (True, False)))
+FEW = ("raises", "nan", "no results", "weights missing", "unknown to this build")
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("fault", quick(FAULTS, *FEW))
 def test_fault_blocks_where_required_and_is_on_record_where_not(tmp_path: Path, fault: str, required: bool) -> None:
     load, status = FAULTS[fault]
     for decision in judge(pack_with(tmp_path, required=required), load, (PROMPT, "a tree")):
@@ -120,7 +124,7 @@ def test_fault_blocks_where_required_and_is_on_record_where_not(tmp_path: Path, 
         assert told[0]["status"] == str(status)  # type: ignore[index, call-overload]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", quick(FAULTS, *FEW))
 def test_pack_may_soften_a_fault_to_review_and_no_further(tmp_path: Path, fault: str) -> None:
     defaults = "defaults: {on_error: review, on_missing_classifier: review}\n"
     (decision,) = judge(pack_with(tmp_path, required=True, defaults=defaults), FAULTS[fault][0])
@@ -131,7 +135,7 @@ def test_pack_may_soften_a_fault_to_review_and_no_further(tmp_path: Path, fault:
 
 
 @pytest.mark.parametrize("name", sorted(TEXT_CLASSIFIERS))
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", quick(FAULTS, *FEW))
 def test_fault_of_an_embedded_classifier_blocks(name: str, fault: str) -> None:
     load, status = FAULTS[fault]
     factories: dict[str, Any] = dict(TEXT_CLASSIFIERS)
@@ -286,5 +290,6 @@ def test_batch_with_one_bad_prompt_names_it(engine: Engine) -> None:
         engine.judge_many(["a tree", "a house", ""])
 
 
+@pytest.mark.slow
 def test_longest_prompt_is_judged(engine: Engine) -> None:
     assert engine.judge(Request(("a red ball on grass " * 1000)[:MAX_PROMPT_CHARACTERS])).action is Action.ALLOW

@@ -21,6 +21,7 @@ from safegen.policies.pictures.nudenet import NUDENET_CLASSES, NudeNet
 from safegen.policies.pictures.repair import REMEDIES, repair, repairable
 from safegen.policies.text.lexicon import Lexicon
 from safegen.types import Action, Clip, Decision, RunStatus, Span
+from tests.quick import quick
 
 FPS = 16.0
 SEEN = {"exposed": "BUTTOCKS_EXPOSED", "face": "FACE_FEMALE", "belly": "BELLY_EXPOSED"}
@@ -160,6 +161,7 @@ def test_a_pack_may_have_spans_taken_out(pack: Callable[[str], Path], remedy: st
         assert np.array_equal(repaired[32:], frames[32:])
 
 
+@pytest.mark.slow
 def test_what_is_not_a_span_is_not_repaired(pack: Callable[[str], Path]) -> None:
     judge = engine(pack("pixelate"))
     decision = judge.judge_frames(clip(range(8, 17)), FPS)
@@ -335,7 +337,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("entrance", ENTRANCES)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", quick(FAULTS, "raises", "one_nan", "too_few_frames"))
 def test_pictures_that_no_model_looked_at_are_blocked(fault: str, entrance: str) -> None:
     decision = ENTRANCES[entrance](engine(classifier=FAULTS[fault], frame_seconds=0.2))
     assert decision.action is Action.BLOCK

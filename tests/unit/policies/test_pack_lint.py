@@ -155,6 +155,7 @@ def test_overlay_adds_classifiers_and_cannot_drop_the_word_rules(tmp_path: Path)
         load_pack(path)
 
 
+@pytest.mark.slow
 def test_packs_of_aliases_and_depth_are_refused(tmp_path: Path) -> None:
     bomb = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
         f"{n}: &{n} [*{p}, *{p}, *{p}, *{p}, *{p}, *{p}, *{p}, *{p}]\n"
@@ -244,6 +245,7 @@ def test_shipped_examples_come_out_as_expected(name: str) -> None:
     assert {Action.ALLOW, Action.BLOCK} <= {o.action for o in outcomes}
 
 
+@pytest.mark.slow
 def test_example_that_comes_out_otherwise_says_how(tmp_path: Path) -> None:
     path = tmp_path / "mine.examples.yaml"
     path.write_text(

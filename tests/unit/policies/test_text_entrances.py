@@ -64,6 +64,7 @@ FAULTS: dict[str, Callable[[list[list[Hit]]], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entrance", ENTRANCES)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_guard_that_fails_on_any_text_blocks(fault: str, entrance: str) -> None:

@@ -181,6 +181,7 @@ def test_ages_beyond_the_calendar_are_refused_or_never_due(sqlite_home: Home) ->
         retain(sqlite_home, read_retention(path))
 
 
+@pytest.mark.slow
 def test_the_command(sqlite_home: Home) -> None:
     shell = InProcess(sqlite_home)
     write(sqlite_home)

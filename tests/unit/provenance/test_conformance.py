@@ -281,6 +281,7 @@ def test_a_defect_fails_its_check_and_no_other(good: dict[str, Any], change: Cha
     assert all(found.values())
 
 
+@pytest.mark.slow
 def test_every_check_has_a_defect(good: dict[str, Any]) -> None:
     every = {check.id.removeprefix("validation:") for check in check_conformance(good)}
     assert set().union(*(wanted for _, _, wanted in DEFECTS)) == every

@@ -87,6 +87,7 @@ def test_time_limit(tmp_path: Path, signed: Path, processes: list[Path]) -> None
     assert processes == [path]
 
 
+@pytest.mark.slow
 def test_an_input_beyond_the_limits_is_not_signed_into_anything(
     tmp_path: Path, signed: Path, keys: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +216,7 @@ def test_memory_does_not_grow(signed: Path, keys: KeyStore) -> None:
 # --- processes and threads --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("large", [False, True])
 def test_read_before_and_after_a_fork(signed: Path, keys: KeyStore, large: bool) -> None:
@@ -241,6 +243,7 @@ def _state(arguments: tuple[Path, str]) -> str:
     return str(read_credential(arguments[0], trust_anchors_pem=arguments[1]).state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("large", [False, True])
 def test_threads(tmp_path: Path, signed: Path, keys: KeyStore, monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
     if large:

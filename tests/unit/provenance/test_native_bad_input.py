@@ -63,6 +63,7 @@ CUTS = st.one_of(st.just(1.0), st.floats(0, 1))
 FLIPS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 7)), max_size=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @MANY
 @given(cut=CUTS, flips=FLIPS)
@@ -95,6 +96,7 @@ def test_damaged_file_is_refused_or_signed_so_that_it_reads_back(
         asset.path.unlink()
 
 
+@pytest.mark.slow
 @MANY
 @given(cut=CUTS, flips=FLIPS)
 def test_damaged_file_is_signed_in_place_whole_or_not_at_all(

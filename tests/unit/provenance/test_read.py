@@ -77,6 +77,7 @@ def test_kept_manifest_of_someone_else_is_not_ours(tmp_path: Path, clip: Path, k
     assert (found.signature_valid, found.signer_trusted) == (True, False)
 
 
+@pytest.mark.slow
 def test_kept_manifest_that_was_changed(clip: Path, signed: SignedAsset, keys: KeyStore) -> None:
     """C2PA leaves box labels and the signature's padding unprotected: a change there passes, and changes no word."""
     original = read_manifest_store(signed.manifest_bytes, clip, trust_anchors_pem=keys.root_pem)

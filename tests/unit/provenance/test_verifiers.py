@@ -185,6 +185,7 @@ def test_c2pa_rs_trusts_what_we_sign(signed: Signed) -> None:
         assert what not in signed.stamped or answer.codes >= _EVIDENCE, what
 
 
+@pytest.mark.slow
 def test_encypher_trusts_what_we_sign_and_strictly_what_is_stapled_and_stamped(signed: Signed) -> None:
     for what, path in signed.whole.items():
         answer = by_encypher(path, signed, strict=what in signed.stamped)

@@ -128,6 +128,7 @@ def test_what_was_restored_is_recorded(made: Recorded, restored: Path) -> None:
     assert entry.body["manifest_id"] != made.signed.manifest_id
 
 
+@pytest.mark.slow
 def test_a_restored_file_can_lose_and_regain_its_credential(made: Recorded, restored: Path, tmp_path: Path) -> None:
     from tests.unit.provenance.provenance_samples import ffmpeg
 
@@ -136,6 +137,7 @@ def test_a_restored_file_can_lose_and_regain_its_credential(made: Recorded, rest
     assert (done.outcome, done.recovered) == (Outcome.RESTORED, made.signed.manifest_id)
 
 
+@pytest.mark.slow
 def test_a_restored_credential_on_other_bytes_is_tampered(made: Recorded, restored: Path, tmp_path: Path) -> None:
     content = bytearray(restored.read_bytes())
     content[content.index(b"mdat") + 3000] ^= 1
@@ -152,6 +154,7 @@ def test_a_restored_file_that_nobody_recorded_is_tampered(made: Recorded, stripp
     assert verify(tmp_path / "out.mp4", home=made.home).verdict == "tampered"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_sidecar_leaves_the_media_alone(made: Recorded, stripped: Path, in_place: bool, tmp_path: Path) -> None:
     source = shutil.copy(stripped, tmp_path / "source.mp4")
@@ -192,6 +195,7 @@ def test_where_no_authority_stamps_the_time(made: Recorded, stripped: Path, side
     assert "127.0.0.1" in json.dumps(signature["timestamp"])
 
 
+@pytest.mark.slow
 def test_a_copied_mark_is_refused(made: Recorded, tmp_path: Path) -> None:
     mark = made.frames.astype(float) - made.frames.mean(axis=0)
     still = np.repeat(clip(91, 1, 96, 128), len(mark), axis=0)
@@ -216,6 +220,7 @@ def test_a_mark_whose_clip_has_no_pictures_kept_is_not_signed_for(
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.slow
 def test_kept_pictures_that_were_exchanged_vouch_for_nothing(made: Recorded, stripped: Path, tmp_path: Path) -> None:
     home = copy_home(made, tmp_path)
     kept = home.manifests / f"{made.content_id}.pictures"
@@ -247,6 +252,7 @@ def test_without_a_mark_there_is_nothing_to_recover(made: Recorded, tmp_path: Pa
     assert (done.outcome, done.output) == (Outcome.NO_MARK, None)
 
 
+@pytest.mark.slow
 def test_a_manifest_that_is_gone_or_changed(made: Recorded, stripped: Path, tmp_path: Path) -> None:
     home = copy_home(made, tmp_path)
     kept = home.manifests / f"{made.content_id}.c2pa"

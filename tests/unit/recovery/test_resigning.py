@@ -54,6 +54,7 @@ def trusted_root(home: Home) -> Trust:
     return Trust.of(home, (KeyStore.load(home), *KeyStore.retired(home)))
 
 
+@pytest.mark.slow
 def test_a_file_signed_again_after_a_rotation_is_verified(made: Recorded, own: Home, tmp_path: Path) -> None:
     KeyStore.renew(own)
     before = made.signed.path.read_bytes()
@@ -74,6 +75,7 @@ def test_a_file_signed_again_after_a_rotation_is_verified(made: Recorded, own: H
     assert entry.body["signature"] == dict(done.signature)
 
 
+@pytest.mark.slow
 def test_again_and_after_new_keys_altogether(made: Recorded, own: Home, tmp_path: Path) -> None:
     first = resign(made.signed.path, tmp_path / "1.mp4", home=own)
     KeyStore.init(own, force=True)
@@ -83,6 +85,7 @@ def test_again_and_after_new_keys_altogether(made: Recorded, own: Home, tmp_path
     assert (verdict.verdict, ledger_finding(verdict).evidence["resigned"]) == ("verified", second.entry)
 
 
+@pytest.mark.slow
 def test_it_brings_the_time_stamp_and_the_ocsp_answer_that_were_missing(
     made: Recorded, own: Home, tmp_path: Path
 ) -> None:
@@ -110,6 +113,7 @@ def test_it_brings_the_time_stamp_and_the_ocsp_answer_that_were_missing(
     assert verify(done.output, home=own).verdict == "verified"
 
 
+@pytest.mark.slow
 def test_a_restored_file_signed_again_stays_a_restored_one(made: Recorded, own: Home, tmp_path: Path) -> None:
     restored = recover(made.stripped(tmp_path / "stripped.mp4"), tmp_path / "restored.mp4", home=own)
     assert restored.output is not None
@@ -121,6 +125,7 @@ def test_a_restored_file_signed_again_stays_a_restored_one(made: Recorded, own: 
     assert (evidence["resigned"], evidence["restored"]) == (done.entry, restored.entry)
 
 
+@pytest.mark.slow
 def test_changed_after_it_was_signed_again(made: Recorded, own: Home, tmp_path: Path) -> None:
     done = resign(made.signed.path, tmp_path / "out.mp4", home=own)
     content = bytearray(done.output.read_bytes())

@@ -277,6 +277,7 @@ def test_an_unmarked_copy_leads_to_the_manifest_by_its_looks(made: Recorded, url
         assert client.by_binding(LOOKS_ALG, bytes(32)) == client.by_binding(LOOKS_ALG, b"short") == []
 
 
+@pytest.mark.slow
 def test_looks_can_be_asked_for_where_there_is_a_mark(made: Recorded, url: str, stripped: Path) -> None:
     with ResolutionClient(url, seconds=PATIENCE) as client:
         assert [m.manifest_id for m in client.by_content(stripped, alg=LOOKS_ALG)] == [made.signed.manifest_id]

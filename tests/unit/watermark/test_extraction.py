@@ -325,6 +325,7 @@ def test_recognition_needs_evidence_that_grows_with_the_number_issued() -> None:
     assert base.recognise(np.concatenate([statistics, np.full(10**6, -1.0)])) is None
 
 
+@pytest.mark.slow
 def test_issued_ids_help_where_a_whole_clip_is_too_weak_to_decode() -> None:
     frames = paint(clip(4, 9, noise=20), PAYLOAD, KEY, 0.15)
     assert extract_frames(frames, KEY, look=False).status is MarkStatus.NONE

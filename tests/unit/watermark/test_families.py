@@ -18,9 +18,12 @@ from safegen.watermark import fastvae
 from safegen.watermark.layouts import FAMILIES, ClipShape, Layout, call_shape, reaches
 from tests import families
 from tests.families import BUILDERS, STEPS, Case
+from tests.quick import quick
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("exact")]
 NAMES = tuple(BUILDERS)
+MIXED = ("wan21", "ltx", "cogvideox", "mochi", "svd")
+"""One of each layout and stride."""
 
 
 @dataclass
@@ -70,7 +73,7 @@ def run(case: Case, output_type: str = "pt") -> Run:
     return Run(case, hook.shape, hook.layout, hook.seen[-1], hook.given, made)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=quick(NAMES, *MIXED))
 def ran(request: pytest.FixtureRequest) -> Run:
     torch.set_num_threads(1)
     return run(families.build(request.param))
@@ -136,7 +139,7 @@ def test_encode_is_in_the_units_that_decode_takes(ran: Run) -> None:
     assert torch.allclose(back * std + mean, raw, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(NAMES, *MIXED))
 def test_bfloat16_latents_come_back_exactly_and_reach_the_output(name: str) -> None:
     case = families.build(name, torch.bfloat16)
     ran = run(case, "pt" if name == "ltx_condition" else "latent")  # that one decodes a slice of what it is given

@@ -30,6 +30,7 @@ from safegen.watermark.payload import Payload
 from tests import families
 from tests.families import BUILDERS
 from tests.marked_clips import KEY, OTHER_PAYLOAD, PAYLOAD
+from tests.quick import quick
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("exact")]
 PAYLOADS = (PAYLOAD, OTHER_PAYLOAD)
@@ -110,7 +111,7 @@ def wanted_change(made: Made, strength: float = 1.0, weights: Tensor | None = No
     return profile.shape_latents(pattern)
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("name", quick(CLIPS, *MIXED))
 def test_latents_change_by_the_profiles_answer_to_each_clips_pattern(name: str) -> None:
     made = mark(name)
     wanted = wanted_change(made)
@@ -134,7 +135,7 @@ def test_the_pattern_is_weighted_by_what_each_clip_shows(name: str) -> None:
     assert not torch.allclose(made.change(), wanted_change(made), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", [n for n in CLIPS if n != "ltx_condition"])
+@pytest.mark.parametrize("name", quick((n for n in CLIPS if n != "ltx_condition"), *MIXED))
 def test_the_pipeline_goes_on_with_the_marked_latents(name: str) -> None:
     made = mark(name)
     assert torch.equal(made.layout.unify(made.output), made.layout.unify(made.embedder.marked))
@@ -150,7 +151,7 @@ def test_each_clip_of_a_batch_has_its_own_payload(name: str) -> None:
     assert difference > 0.5 * made.change().square().mean()
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("name", quick(CLIPS, *MIXED))
 def test_latents_of_bfloat16_pipelines_keep_their_type_and_are_rounded_once(name: str) -> None:
     made = mark(name, torch.bfloat16)
     clean, marked = made.embedder.clean, made.embedder.marked

@@ -16,6 +16,7 @@ from safegen.watermark.fingerprint.comparing import Comparing, compare, conclude
 from safegen.watermark.fingerprint.kept_pictures import KeptPictures, grid_of
 from safegen.watermark.fingerprint.shown import watch
 from tests.marked_clips import PAYLOAD, clip, levels, paint, resize, rotate
+from tests.quick import quick
 
 FPS = 16.0
 WHOLE = [[0.0, 0.0], [4 / 3, 0.0], [4 / 3, 1.0], [0.0, 1.0]]
@@ -45,14 +46,14 @@ BENDS_COLOURS = {"gradient_overlay_0.3", "gradient_overlay_0.3_diagonal", "vinta
 """On a clip of as few forms as this one another scene might look like that: left open, and not called another."""
 
 
-@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("name", quick(FILTERS, "vignette_0.5", "sepia", "negation", "clarity"))
 def test_a_filtered_clip_is_the_clip(kept: KeptPictures, frames: NDArray[np.uint8], name: str) -> None:
     found = compare(kept, watch(FILTERS[name](frames), FPS), WHOLE)
     assert found.unexplained < 0.05, found
     assert found.same is (None if name in BENDS_COLOURS else True), found
 
 
-@pytest.mark.parametrize("name", FORGERIES)
+@pytest.mark.parametrize("name", quick(FORGERIES, "transplant_16", "swap_8", "ghost_0.3", "written_white"))
 def test_a_forgery_is_not_taken_for_the_clip(kept: KeptPictures, frames: NDArray[np.uint8], name: str) -> None:
     forged = FORGERIES[name](frames, foreign(), np.random.default_rng(1))
     found = compare(kept, watch(forged, FPS), WHOLE)
@@ -98,6 +99,7 @@ def test_the_place_is_made_exact_by_the_pictures(kept: KeptPictures, frames: NDA
     assert corner[:2] / corner[2] == pytest.approx(true, abs=0.3)
 
 
+@pytest.mark.slow
 def test_turned_small_and_mirrored_pictures_are_the_clip(kept: KeptPictures, frames: NDArray[np.uint8]) -> None:
     assert compare(kept, watch(rotate(frames, 2), FPS), WHOLE).same is True
     assert compare(kept, watch(resize(frames, 96, 128), FPS), WHOLE).same is True
@@ -113,6 +115,7 @@ def test_black_writing_at_the_edge_is_no_border(kept: KeptPictures, frames: NDAr
     assert (found.same is not True, found.unexplained > 0.2) == (True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", ["reversed", "slower", "trimmed", "half of the frames"])
 def test_what_happens_in_time_does_not_matter(kept: KeptPictures, frames: NDArray[np.uint8], edit: str) -> None:
     edits = {

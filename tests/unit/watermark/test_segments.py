@@ -153,6 +153,7 @@ def test_every_try_in_a_long_clip_is_paid_for(foreign: Frames) -> None:
     assert found.threshold == pytest.approx(base.threshold(found.hypotheses, 118))
 
 
+@pytest.mark.slow
 def test_both_payloads_of_a_long_clip_are_named_where_they_are(foreign: Frames) -> None:
     mine, theirs = paint(clip(1, 49, 64, 64), PAYLOAD, KEY), paint(clip(2, 49, 64, 64), OTHER_PAYLOAD, KEY)
     found = extract_stream(np.concatenate([mine, foreign[:60], theirs]), [KEY])
@@ -170,6 +171,7 @@ def test_a_long_clip_is_read_under_whichever_key_marked_it() -> None:
     assert found.payload == OTHER_PAYLOAD
 
 
+@pytest.mark.slow
 def test_a_marked_clip_of_many_windows_is_marked_throughout() -> None:
     frames = paint(clip(1, 2 * WINDOW_FRAMES + 40, 48, 48), PAYLOAD, KEY)
     found = extract_stream(frames, [KEY])

@@ -220,6 +220,7 @@ def test_unmarked_clip_and_wrong_key_read_nothing(vae: Any, marked_pair: tuple[n
     assert extract_frames(marked, vae, bytes(32)).status is base.MarkStatus.NONE
 
 
+@pytest.mark.slow
 def test_resized_and_shortened_clip_reads_by_its_shape_hint(
     vae: Any, marked_pair: tuple[np.ndarray, np.ndarray]
 ) -> None:
@@ -311,6 +312,7 @@ def test_folder_without_vae_is_refused(tmp_path: Path) -> None:
 # --- the pixel scheme ---
 
 
+@pytest.mark.slow
 def test_pixel_mark_survives_h264_and_other_keys_read_nothing(tmp_path: Path) -> None:
     y, x = np.mgrid[:192, :192] / 192
     frames = np.stack([np.stack([200 * x, 180 * y + 2 * t, 120 + 60 * np.sin(6 * x)], -1) for t in range(6)])

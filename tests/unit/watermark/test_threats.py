@@ -148,6 +148,7 @@ def test_forgery_from_an_average_of_clips_of_one_nonce_reads_present() -> None:
     assert found.payload is None
 
 
+@pytest.mark.slow
 def test_forgery_from_averages_fades_with_their_number_but_the_signpost_stays(average: NDArray[np.float64]) -> None:
     """NOT prevented for a few clips, whose average reads as one of them: a copy, as from that clip alone. Holds from
     16 on."""
@@ -262,6 +263,7 @@ def by_period(frames: Frames) -> Frames:
     return levels(out)
 
 
+@pytest.mark.slow
 def test_removal_by_estimating_the_period_works_on_long_quiet_clips() -> None:
     """NOT prevented: in 129 frames of a scene that mostly stands still the pattern comes round four times, and its
     median over the rounds is a better estimate of it than needed: what is left is nearer to the original than before.
@@ -279,6 +281,7 @@ def test_removal_by_estimating_the_period_costs_a_short_clip_its_movement(marked
     assert psnr(by_period(marked), clip(1, *SHAPE)) < psnr(marked, clip(1, *SHAPE)) - 3
 
 
+@pytest.mark.slow
 def test_regeneration_by_noise_and_mild_blur_fails(marked: Frames) -> None:
     """Holds up to noise of 40 levels and a blur of a sixteenth of the short side."""
     random = np.random.default_rng(0)
