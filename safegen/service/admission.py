@@ -48,6 +48,7 @@ class _Body:
     got: int = 0
     waits: asyncio.Timeout | None = None  # for its next piece
     gone: bool = False
+    whole: bool = False
 
     def due(self, seconds: float) -> float:
         """When its next piece must be there."""
@@ -70,6 +71,7 @@ class Admission:
         self._app = app
         self._settings = settings
         self._open: Counter[str] = Counter()
+        self._arriving = 0
         self._bodies: set[_Body] = set()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -81,7 +83,7 @@ class Admission:
         if self._open[address] >= self._settings.per_address:
             await _answer(send, 429, "too many requests of this address at once")
             return
-        if self._open.total() - len(self._bodies) >= self._settings.requests:
+        if self._open.total() - self._arriving >= self._settings.requests:
             await _answer(send, 503, "as many requests are open as this service takes")
             return
         self._open[address] += 1
@@ -100,17 +102,18 @@ class Admission:
         if sum(other.address == address for other in self._bodies) >= max(1, self._settings.bodies // 4):
             await _answer(send, 429, "too many bodies of this address at once")
             return
-        if len(self._bodies) >= self._settings.bodies and not self._make_room(body.began):
+        if len(self._bodies) >= self._settings.bodies and not self._make_room(body):
             await _answer(send, 503, "as many bodies are arriving as this service takes")
             return
         self._bodies.add(body)
+        self._arriving += 1
         begun = False
 
         async def timed() -> Message:
-            if body not in self._bodies:
-                return await receive()  # all of it is there: what comes is that the client has gone
             if body.gone:
                 raise _TooSlowError
+            if body.whole:
+                return await receive()  # what comes is that the client has gone
             try:
                 async with asyncio.timeout_at(body.due(self._settings.seconds)) as body.waits:
                     message = await receive()
@@ -120,13 +123,15 @@ class Admission:
                 body.waits = None
             body.got += len(message.get("body", b""))
             if not message.get("more_body"):
+                body.whole = True
+                self._arriving -= 1
                 self._bodies.discard(body)
             return message
 
         async def noted(message: Message) -> None:
             nonlocal begun
             begun = True
-            if body in self._bodies and message["type"] == "http.response.start":  # what is left is not waited for
+            if not body.whole and message["type"] == "http.response.start":  # what is left is not waited for
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
 
@@ -137,15 +142,17 @@ class Admission:
                 raise
             await _answer(send, 408, "the body did not arrive in time")
         finally:
+            self._arriving -= not body.whole
             self._bodies.discard(body)
 
-    def _make_room(self, now: float) -> bool:
+    def _make_room(self, new: _Body) -> bool:
         """Have a body give way to a new one; whether there was one that could."""
-        old = [body for body in self._bodies if now - body.began > YOUNG]
-        if not old:
+        now, many = new.began, Counter(body.address for body in self._bodies)
+        fair = many[new.address] + 1
+        may = [body for body in self._bodies if now - body.began > YOUNG or many[body.address] > fair]
+        if not may:
             return False
-        many = Counter(body.address for body in self._bodies)
-        slowest = min(old, key=lambda body: (-many[body.address], body.rate(now)))
+        slowest = min(may, key=lambda body: (-many[body.address], body.rate(now)))
         slowest.give_way(now)
         self._bodies.discard(slowest)
         return True
