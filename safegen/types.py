@@ -52,6 +52,7 @@ class Basis(StrEnum):
     WATERMARK = "watermark"
     LEDGER = "ledger"
     FORENSIC = "forensic"
+    LABELS = "labels"
 
 
 class Status(StrEnum):

@@ -136,7 +136,7 @@ def verify(
     ] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what can be known of a file: credential, mark, ledger and passive detector, and one verdict.
+    """Say what can be known of a file: credential, mark, ledger and labels, and one verdict.
 
     Of several files, or a folder, a line each and a count; the exit code is the highest of theirs.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -16,6 +17,7 @@ _NAMESPACE: Final = "http://www.tc260.org.cn/ns/AIGC/1.0/"
 _NAME: Final = f"{{{_NAMESPACE}}}AIGC"
 _IPTC: Final = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_OF_RDF: Final = f"{{{_RDF}}}"
 _EMPTY: Final = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
     f'<rdf:RDF xmlns:rdf="{_RDF}"></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
@@ -29,6 +31,22 @@ def find(packet: bytes) -> list[str]:
     root = _parse(_decode(packet))
     elements = ["".join(element.itertext()).strip() for element in root.iter(_NAME)]
     return elements + [value for element in root.iter() if (value := element.get(_NAME)) is not None]
+
+
+def properties(packet: bytes) -> Iterator[tuple[str, str]]:
+    """Yield each property as ``{namespace}name`` and its text, attribute or resource.
+
+    A member of a list has the name of the property that holds the list. UnreadableMediaError as for ``find``.
+    """
+    waiting = [(_parse(_decode(packet)), "")]
+    while waiting:
+        element, name = waiting.pop()
+        if not element.tag.startswith(_OF_RDF):
+            name = element.tag
+        if text := (element.text or "").strip() or element.get(f"{_OF_RDF}resource", ""):
+            yield name, text
+        yield from ((key, value) for key, value in element.items() if not key.startswith(_OF_RDF))
+        waiting += ((child, name) for child in reversed(element))
 
 
 def merge(packet: bytes | None, text: str, source_type: str) -> bytes:

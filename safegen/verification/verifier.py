@@ -14,7 +14,7 @@ out or could not run is a finding of its own and never counts as passed (ADR 000
      clip, since a mark can be copied;
  (4) ledger: the entry that credential or mark names is intact, lies under the signed checkpoint and fits the file;
      where the credential is gone, the manifest kept for that entry is validated in its place;
- (5) passive detector: a hint for people, which no verdict rests on;
+ (5) passive detector, and labels in the metadata: hints for people, which no verdict rests on;
  (6) the verdict, by the rules of ``_decide``.
 """
 
@@ -39,6 +39,7 @@ from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
 from safegen.verification.coverage import is_whole, note_what_else_is_shown, note_what_is_marked
 from safegen.verification.credential_judging import Judged, judge_credential
+from safegen.verification.label_finding import find_labels
 from safegen.verification.mark_reading import Mark, MarkReader, not_run
 from safegen.verification.picture_check import check_pictures
 
@@ -111,7 +112,7 @@ class Verifier:
         named = metadata.credential.content_id if metadata.ours and metadata.credential else None
         ledger, entry = self._ledger(path, named or mark.content_id, metadata, keys)  # (4)
         forensic = self._forensic(clip, unseen)  # (5)
-        findings = (metadata.finding, mark.finding, ledger, forensic)
+        findings = (metadata.finding, mark.finding, ledger, forensic, find_labels(first))
         kind = _decide(metadata, mark, ledger)  # (6)
         content_id = named or mark.content_id
         return Verdict(kind, content_id, entry, findings)
@@ -324,7 +325,7 @@ def _sha256(path: Path) -> str:
 
 
 def _decide(metadata: Judged, mark: Mark, ledger: Finding) -> VerdictKind:
-    """Combine the findings; ADR 0004 and docs/verdicts.md hold the table. The passive detector has no say."""
+    """Combine the findings; ADR 0004 and docs/verdicts.md hold the table. Detector and labels have no say."""
     credential, marked = metadata.credential, mark.finding.status
     if Status.FAIL in (metadata.finding.status, marked, ledger.status):
         return VerdictKind.TAMPERED
