@@ -103,7 +103,7 @@ def generate(
     )  # fmt: skip
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=f"{EXIT_CODES[:-1]} · 5 with --strict: sound, but of an older version of C2PA.")
 def verify(
     files: Annotated[list[Path], typer.Argument(help="Videos and images, or folders of them.")],
     neural: Annotated[bool, typer.Option("--neural/--no-neural", help="Read the mark (needs torch).")] = True,

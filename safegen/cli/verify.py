@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING
 import typer
 
 from safegen.cli.shell import Bars, command, print_foreign_json, print_json
-from safegen.errors import EXIT_COULD_NOT_RUN, EXIT_DONE, EXIT_NOT_VERIFIED, SafegenError
+from safegen.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_BLOCKED,
+    EXIT_COULD_NOT_RUN,
+    EXIT_DONE,
+    EXIT_NOT_VERIFIED,
+    EXIT_OLDER_VERSION,
+    SafegenError,
+)
 from safegen.types import Basis, Json, Progress, Status, Verdict, VerdictKind
 
 if TYPE_CHECKING:
-    from safegen.provenance.conformance import Check
+    from safegen.provenance.strict import Strict
 
 EXIT_CODE = {
     VerdictKind.VERIFIED: EXIT_DONE,
@@ -41,6 +49,9 @@ _COLOUR = {
     VerdictKind.UNVERIFIED: "yellow",
     VerdictKind.INCONCLUSIVE: "yellow",
 }
+_FROM_BEST = (EXIT_DONE, EXIT_OLDER_VERSION, EXIT_NOT_VERIFIED, EXIT_BAD_INPUT, EXIT_BLOCKED, EXIT_COULD_NOT_RUN)
+"""Exit codes in the order in which one of several files' is taken for all."""
+
 _SIGN = {Status.PASS: "✓", Status.FAIL: "✗", Status.ABSENT: "–", Status.INCONCLUSIVE: "?", Status.NOT_RUN: "·"}
 
 
@@ -62,7 +73,7 @@ class _Answer:
 
     file: Path
     verdict: Verdict | None = None
-    checks: tuple[Check, ...] = ()
+    strict: Strict | None = None
     error: tuple[str, str, str] = ("", "", "")  # type, message, remedy
     error_code: int = EXIT_DONE
 
@@ -72,14 +83,14 @@ class _Answer:
 
     @property
     def exit_code(self) -> int:
-        return self.error_code if self.verdict is None else _exit_code(self.verdict, self.checks)
+        return self.error_code if self.verdict is None else _exit_code(self.verdict, self.strict)
 
     def print_json(self) -> None:
         if self.verdict is None:
             error = dict(zip(("type", "message", "remedy"), self.error, strict=True))
             print_json("error/1", {"file": str(self.file), "error": error})
         else:
-            strict = {"strict": _strict_json(self.checks)} if self.checks else {}
+            strict = {"strict": _strict_json(self.strict)} if self.strict else {}
             print_json("verify/1", {"file": str(self.file), **self.verdict.to_json(), **strict})
 
     def print_line(self) -> None:
@@ -87,7 +98,7 @@ class _Answer:
         if self.verdict is not None:
             entry = "" if self.verdict.entry is None else f", ledger entry {self.verdict.entry}"
             told = "" if self.verdict.content_id is None else f"content id {self.verdict.content_id}{entry}"
-            failed = sum(not check.passed for check in self.checks)
+            failed = len(self.strict.failed) if self.strict else 0
             told += f"{'; ' if told else ''}{failed} strict requirements do not hold" if failed else ""
         typer.echo(f"{self.label.upper():<12}  {self.file}{f': {told}' if told else ''}")
 
@@ -131,7 +142,7 @@ def _run_many(tasks: Sequence[_Task], jobs: int, *, as_json: bool) -> int:
         for done, answer in enumerate(run_each(_answer, each, jobs), 1):
             answer.print_json() if as_json else answer.print_line()
             counts[answer.label] += 1
-            worst = max(worst, answer.exit_code)
+            worst = max(worst, answer.exit_code, key=_FROM_BEST.index)
             bars("verifying", done, len(each))
     if not as_json:
         labels = [*map(str, VerdictKind), "unreadable"]
@@ -154,8 +165,8 @@ def _look(task: _Task, progress: Progress | None) -> _Answer:
     from safegen.verification.verifier import verify
 
     verdict = verify(task.file, neural=task.neural, forensic=task.forensic, fragments=task.fragments, progress=progress)
-    checks = strict_checks(task.file, verdict, accept_listed=task.accept_listed) if task.strict else ()
-    return _Answer(task.file, verdict, checks)
+    strict = strict_checks(task.file, verdict, accept_listed=task.accept_listed) if task.strict else None
+    return _Answer(task.file, verdict, strict)
 
 
 def run_crjson(*, file: Path, trust_anchors: Path | None, tsa_anchors: Path | None) -> None:
@@ -166,32 +177,44 @@ def run_crjson(*, file: Path, trust_anchors: Path | None, tsa_anchors: Path | No
         print_foreign_json(crjson(file, trust_anchors=trust_anchors, tsa_anchors=tsa_anchors))
 
 
-def _exit_code(verdict: Verdict, checks: Sequence[Check]) -> int:
-    """The verdict's code, but that strict requirements decide between verified and not where it is one of the two."""
+def _exit_code(verdict: Verdict, strict: Strict | None) -> int:
+    """The verdict's code, but that strict requirements decide between verified and not where it is one of the two.
+
+    A sound file that follows an older version of C2PA has a code of its own: it meets no rules that came later.
+    """
     code = EXIT_CODE[verdict.verdict]
-    if not checks or code == EXIT_COULD_NOT_RUN:
+    if strict is None or code == EXIT_COULD_NOT_RUN:
         return code
-    return EXIT_DONE if all(check.passed for check in checks) else EXIT_NOT_VERIFIED
+    if strict.only_older:
+        return EXIT_OLDER_VERSION
+    return EXIT_DONE if strict.passed else EXIT_NOT_VERIFIED
 
 
-def _strict_json(checks: Sequence[Check]) -> dict[str, Json]:
+def _strict_json(strict: Strict) -> dict[str, Json]:
     requirements: list[Json] = [
-        {"id": c.id, "passed": c.passed, "summary": c.summary, "detail": c.detail} for c in checks
+        {"id": c.id, "passed": c.passed, "summary": c.summary, "detail": c.detail} for c in strict.checks
     ]
-    return {"passed": all(check.passed for check in checks), "requirements": requirements}
+    return {"passed": strict.passed, "older_version": strict.older or None, "requirements": requirements}
 
 
-def _print_strict(answer: _Answer, verdict: Verdict) -> None:
+def _print_strict(answer: _Answer, verdict: Verdict, strict: Strict) -> None:
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
-    failed = [check for check in answer.checks if not check.passed]
+    failed, count = strict.failed, len(strict.checks)
     if not failed:
-        console.print(f"[bold green]STRICT[/]  all {len(answer.checks)} requirements hold")
+        console.print(f"[bold green]STRICT[/]  all {count} requirements hold")
         return
-    good = EXIT_CODE[verdict.verdict] == EXIT_DONE
-    why = f": exit code {answer.exit_code}, though the file is {verdict.verdict}" if good else ""
-    console.print(f"[bold red]STRICT[/]  {len(failed)} of {len(answer.checks)} requirements do not hold{why}")
+    if strict.only_older:
+        console.print("[bold yellow]OLDER VERSION[/]  ", end="")
+        console.print(
+            f"the credential is sound and its signer is accepted; it follows C2PA {strict.older}, and {len(failed)} of"
+            f" {count} requirements, which later versions made, do not hold: exit code {answer.exit_code}"
+        )
+    else:
+        good = EXIT_CODE[verdict.verdict] == EXIT_DONE
+        why = f": exit code {answer.exit_code}, though the file is {verdict.verdict}" if good else ""
+        console.print(f"[bold red]STRICT[/]  {len(failed)} of {count} requirements do not hold{why}")
     for check in failed:
         console.print(f"  {_SIGN[Status.FAIL]} [dim]{check.id}[/] ", end="")
         console.print(f"{check.summary}: {check.detail}", markup=False)
@@ -229,8 +252,8 @@ def _print_for_people(answer: _Answer, *, neural: bool) -> None:
     for finding in verdict.findings:
         console.print(f"  {_SIGN[finding.status]} [dim]{finding.basis:<9}[/] ", end="")
         console.print(finding.summary, markup=False)
-    if answer.checks:
-        _print_strict(answer, verdict)
+    if answer.strict is not None:
+        _print_strict(answer, verdict, answer.strict)
 
 
 def _checked(verdict: Verdict) -> str:

@@ -14,6 +14,9 @@ from typing import Any, Final
 from safegen.provenance import vocabulary
 
 SPEC_VERSION: Final = ("2", "4")
+CONFORMANCE: Final = "validation:"
+"""What the ids of the programme's checks begin with."""
+
 MAX_DETAIL: Final = 500
 
 
@@ -82,8 +85,24 @@ def check_conformance(crjson: object) -> tuple[Check, ...]:
     checks = []
     for name, summary, find in _CHECKS:
         found = list(find(manifest))
-        checks.append(Check(f"validation:{name}", summary, not found, ", ".join(dict.fromkeys(found))[:MAX_DETAIL]))
+        checks.append(Check(f"{CONFORMANCE}{name}", summary, not found, ", ".join(dict.fromkeys(found))[:MAX_DETAIL]))
     return tuple(checks)
+
+
+def older_version(crjson: object) -> str:
+    """Return the version of C2PA before ``SPEC_VERSION`` that the active manifest was made to, "" for any other.
+
+    "1" where its claim has the form that version 2 has replaced, else what it names itself.
+    """
+    manifests = _mapping(crjson).get("manifests")
+    found = _mapping(manifests[0] if isinstance(manifests, list) and manifests else None)
+    if found.get("claim") and not found.get("claim.v2"):
+        return "1"
+    said = _said_version(_Manifest.active(crjson))
+    parts = said.split(".") if isinstance(said, str) else []
+    wanted = [int(part) for part in SPEC_VERSION]
+    numbers = [int(part) for part in parts[:2] if part.isascii() and part.isdigit() and len(part) < 4]
+    return ".".join(map(str, numbers)) if len(numbers) == 2 and numbers < wanted else ""
 
 
 # -- the checks: each yields what breaks it ----------------------------------------------------------------------------
@@ -96,10 +115,14 @@ def _missing_source_types(m: _Manifest) -> Iterator[str]:
             yield _shown(name)
 
 
-def _spec_version(m: _Manifest) -> Iterator[str]:
+def _said_version(m: _Manifest) -> object:
     info = m.claim.get("claim_generator_info")
     info = info[0] if isinstance(info, list) and info else info
-    said = _mapping(info).get("specVersion")
+    return _mapping(info).get("specVersion")
+
+
+def _spec_version(m: _Manifest) -> Iterator[str]:
+    said = _said_version(m)
     if not said:
         yield "missing"
     elif not isinstance(said, str) or tuple(said.split(".")[:2]) != SPEC_VERSION:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from safegen.provenance.conformance import Check, check_conformance
+from dataclasses import dataclass
+
+from safegen.provenance.conformance import CONFORMANCE, Check, check_conformance, older_version
 from safegen.provenance.credential import Credential, CredentialState
 from safegen.provenance.read import UNTRUSTED
 from safegen.types import Verdict, VerdictKind
@@ -10,9 +12,38 @@ from safegen.types import Verdict, VerdictKind
 _GOOD = frozenset({VerdictKind.VERIFIED, VerdictKind.RECOVERED})
 
 
-def check_strictly(
-    verdict: Verdict, found: Credential, crjson: object, *, accept_listed: bool = False
-) -> tuple[Check, ...]:
+_OF_ANY_VERSION = frozenset(
+    f"{CONFORMANCE}{name}"
+    for name in ("well_formed_data_present", "well_formed_success", "valid_data_present", "valid_success")
+)
+"""Checks of the programme that ask for nothing which an older version of C2PA did not ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strict:
+    """All requirements, each with its outcome. ``older`` is the version of C2PA, if before ours, that was followed."""
+
+    checks: tuple[Check, ...]
+    older: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every requirement holds."""
+        return not self.failed
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The requirements that do not hold."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def only_older(self) -> bool:
+        """Whether all that does not hold are rules that the version did not have which was followed."""
+        rules = all(c.id.startswith(CONFORMANCE) and c.id not in _OF_ANY_VERSION for c in self.failed)
+        return bool(self.older) and bool(self.failed) and rules
+
+
+def check_strictly(verdict: Verdict, found: Credential, crjson: object, *, accept_listed: bool = False) -> Strict:
     """Return every strict requirement: four of our own (``strict:...``), then the 31 of the conformance programme.
 
     ``found`` must have been read with a ``Trust``. With ``accept_listed`` a signer of a trust list counts as much as
@@ -22,7 +53,7 @@ def check_strictly(
     ours = found.signer_trusted
     intact = found.signature_valid and found.content_matches is True and found.state in _INTACT
     codes = [code for code in found.failure_codes if code != UNTRUSTED]
-    return (
+    checks = (
         Check("strict:verdict", "the verdict is good", verdict.verdict in good, _unless(good, verdict.verdict)),
         Check(
             "strict:credential",
@@ -44,6 +75,7 @@ def check_strictly(
         ),
         *check_conformance(crjson),
     )
+    return Strict(checks, older_version(crjson))
 
 
 _INTACT = frozenset({CredentialState.TRUSTED, CredentialState.VALID})

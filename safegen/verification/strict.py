@@ -12,14 +12,14 @@ from safegen.types import Verdict
 from safegen.verification.verifier import key_stores
 
 if TYPE_CHECKING:
-    from safegen.provenance.conformance import Check
+    from safegen.provenance.strict import Strict
 
 # Imported where they are used: what loads c2pa.
 
 
 def strict_checks(
     path: str | Path, verdict: Verdict, *, accept_listed: bool = False, home: Home | None = None
-) -> tuple[Check, ...]:
+) -> Strict:
     """Hold a file, beyond its ``verdict``, against the strict requirements (docs/conformance.md); each is returned.
 
     ``accept_listed``: a signer of a trust list counts as much as this home. Manifests that cannot be read at all fail
