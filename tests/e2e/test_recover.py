@@ -30,7 +30,6 @@ def test_a_clip_whose_mark_is_gone_is_found_by_its_looks(shell: Shell, made: Mad
     still, restored = tmp_path / "still.mp4", tmp_path / "restored.mp4"
     mean = "tmix=frames=8,trim=start_frame=7:end_frame=8,loop=loop=12:size=1,setpts=N/16/TB"
     ffmpeg("-i", made.path, "-vf", mean, "-crf", "28", "-pix_fmt", "yuv420p", still)
-    assert shell.json("verify", still)["verdict"] != "recovered", "the mark still names the clip"
     printed = shell.json("recover", still, "-o", restored, code=4)
     assert (printed["outcome"], printed["content_id"]) == ("unproven", made.printed["content_id"])
     assert printed["alg"] == "org.safegen.video-hash.1"

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import safegen.policies.engine.engine
 from safegen.errors import ConfigError, InputError, PolicyError
-from safegen.policies.engine.engine import _BATCH, FRAME_CLASSIFIERS, TEXT_CLASSIFIERS, Engine, Request
+from safegen.policies.engine.engine import FRAME_CLASSIFIERS, TEXT_CLASSIFIERS, Engine, Request
 from safegen.policies.pack.loading import ClassifierSpec, load_pack
 from safegen.policies.pictures.nudenet import NUDENET_CLASSES
 from safegen.policies.text.hits import Hit, NotAvailableError
@@ -277,9 +278,9 @@ def test_pictograph_asks_for_what_it_shows(engine: Engine) -> None:
     assert "pistol" in views["symbols"]
 
 
-@pytest.mark.slow
-def test_more_prompts_than_are_judged_at_once(engine: Engine) -> None:
-    count = 2 * _BATCH + 1
+def test_more_prompts_than_are_judged_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safegen.policies.engine.engine, "_BATCH", 8)
+    count = 2 * 8 + 1
     decisions = engine.judge_many(f"ball number {i}" for i in range(count))
     assert len(decisions) == count
     assert {d.action for d in decisions} == {Action.ALLOW}
