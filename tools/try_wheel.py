@@ -29,6 +29,7 @@ NO_SOURCES = (
     "*.egg-info",
     "__pycache__",
     ".*_cache",
+    ".hypothesis",
     "node_modules",
 )
 USES = (

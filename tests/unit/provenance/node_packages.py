@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE, FOLDER = ROOT / "tests" / "node", ROOT / "build" / "node"
@@ -24,16 +25,18 @@ def install() -> None:
         pytest.skip(f"needs node 20 or newer, not {version.strip()}")
     wanted, done = (SOURCE / "package-lock.json").read_text(), FOLDER / "installed"
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for path in SOURCE.iterdir():
-        shutil.copy(path, FOLDER)
-    if done.is_file() and done.read_text() == wanted:
-        return
-    command = ["npm", "ci", "--prefix", str(FOLDER), "--ignore-scripts", "--no-audit", "--no-fund"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ran.returncode and any(code in ran.stderr for code in NO_NETWORK):
-        pytest.skip("needs the npm registry, once")
-    assert ran.returncode == 0, ran.stderr
-    done.write_text(wanted)
+    with FileLock(FOLDER / "lock"):  # tests run in several processes
+        for path in SOURCE.iterdir():
+            if not (FOLDER / path.name).is_file() or (FOLDER / path.name).read_bytes() != path.read_bytes():
+                shutil.copy(path, FOLDER)
+        if done.is_file() and done.read_text() == wanted:
+            return
+        command = ["npm", "ci", "--prefix", str(FOLDER), "--ignore-scripts", "--no-audit", "--no-fund"]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ran.returncode and any(code in ran.stderr for code in NO_NETWORK):
+            pytest.skip("needs the npm registry, once")
+        assert ran.returncode == 0, ran.stderr
+        done.write_text(wanted)
 
 
 def run(script: str, given: Any) -> Any:
