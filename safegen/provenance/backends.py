@@ -137,7 +137,7 @@ class NativeBackend:
         """See ``Backend.sign_in_place``: MP4 and MOV whose muxer left room before the media."""
         try:
             return write_in_place(path, self._request(order)).manifest_bytes
-        except MediaError:
+        except (MediaError, OtherLayoutError):
             return None
         except UnreadableMediaError as error:
             raise ProvenanceError(f"signing {path} failed: {error}", remedy=error.remedy) from error

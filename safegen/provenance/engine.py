@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import c2pa
 
-from safegen.media.carriers import HEAD_BYTES, by_beginning
+from safegen.provenance.carriers import HEAD_BYTES, by_beginning
 
 EXTENDED_KEY_USAGES: Final = (
     "1.3.6.1.4.1.62558.2.1",  # C2PA claim signing

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from safegen.errors import UnreadableMediaError
 from safegen.provenance.credential import Credential, CredentialState, Origin
 from safegen.provenance.examining import LIMIT, Reading, Report
-from safegen.provenance.remains import hidden_store
+from safegen.provenance.remains import has_no_trace, hidden_store
 from safegen.provenance.report import UNTRUSTED, clean, to_credential
 from safegen.provenance.sandbox import ReadLimits
 
@@ -128,7 +128,7 @@ def sidecars(path: Path) -> Iterator[Sidecar]:
 
 
 def _seen_or_gone(found: Credential, file: BinaryIO) -> Credential:
-    """Tell a store that is there and broken, which is damage, from one that is gone."""
+    """Tell a store that is there and broken, which is damage, from one that is gone or never was."""
     if found.state not in (CredentialState.ABSENT, CredentialState.UNREADABLE) or found.out_of_bounds:
         return found
     if hidden_store(file):
@@ -136,6 +136,8 @@ def _seen_or_gone(found: Credential, file: BinaryIO) -> Credential:
         return Credential(
             CredentialState.INVALID, Origin.EMBEDDED, problem=f"the file holds a manifest store, but it is damaged{why}"
         )
+    if found.state is CredentialState.UNREADABLE and has_no_trace(file):
+        return Credential(CredentialState.ABSENT, problem="its boxes do not fill it, and none holds a manifest")
     return found
 
 

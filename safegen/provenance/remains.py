@@ -10,11 +10,14 @@ import struct
 from typing import BinaryIO, Final
 
 from safegen.errors import UnreadableMediaError
-from safegen.provenance.native.boxes import top_level
+from safegen.provenance.native.boxes import LOOSE, top_level
+from safegen.provenance.survey import C2PA_UUID
 
 _STORE: Final = b"jumd" + bytes.fromhex("6332706100110010800000aa00389b71")
 """Type of the description box of a manifest store, and the UUID of its content (C2PA 2.4, A.2)."""
 
+_TRACES: Final = (C2PA_UUID, _STORE[4:], b"c2pa.claim", b"c2pa.assertions", b"c2pa.signature", b"urn:c2pa:")
+_BLOCK: Final = 1 << 20
 _MOST_WRONG_BITS: Final = 8
 _HEAD: Final = 160  # of a box, segment or chunk: room for what stands before the store
 _MOST_PARTS: Final = 4096
@@ -42,6 +45,29 @@ def hidden_store(file: BinaryIO) -> bool:
     except UnreadableMediaError:
         return _anywhere(file)
     return any(box.kind not in _PLAIN and _begins_store(file, box.start) for box in boxes[:_MOST_PARTS])
+
+
+def has_no_trace(file: BinaryIO) -> bool:
+    """Whether a film that lacks ``ftyp``, or goes on behind its last box, holds nothing of a manifest store.
+
+    The library cannot parse such films, and says no more. False for any other file. Every store has names by which it
+    would be found; without them there is no credential that could be read or broken.
+    """
+    if file.seek(0, 2) > _MOST_SEARCHED:
+        return False
+    try:
+        boxes = top_level(file, lenient=True)
+    except UnreadableMediaError:
+        return False
+    if not boxes or (boxes[0].kind == b"ftyp" and boxes[-1].kind != LOOSE):
+        return False
+    file.seek(0)
+    longest, last = max(map(len, _TRACES)), b""
+    while block := file.read(_BLOCK):
+        if any(trace in last + block for trace in _TRACES):
+            return False
+        last = block[-longest:]
+    return True
 
 
 def _in_jpeg(file: BinaryIO) -> bool:

@@ -22,16 +22,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safegen.detectors.forensic import score
-from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError, UnreadableMediaError
+from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
 from safegen.keys import KeyStore
-from safegen.media import MediaInfo, probe, read_clip
-from safegen.media.carriers import carrier
+from safegen.media import probe, read_clip
 from safegen.media.fragments import joined
 from safegen.provenance.kept_manifests import load_manifest
 from safegen.provenance.trust import Trust
@@ -42,6 +41,7 @@ from safegen.verification.credential_judging import Judged, judge_credential
 from safegen.verification.label_finding import find_labels
 from safegen.verification.mark_reading import Mark, MarkReader, not_run
 from safegen.verification.picture_check import check_pictures
+from safegen.verification.unseen import why_unseen
 
 if TYPE_CHECKING:
     from safegen.ledger import Entry, Ledger
@@ -103,7 +103,7 @@ class Verifier:
             keys, key_problem = key_stores(self._home)
             if path.is_file():
                 import safegen.ledger  # noqa: F401 - needed in (4), and a good part of the time
-            unseen = _unseen(path, readable)
+            unseen = why_unseen(path, readable)
         metadata = self._credential(first, keys, fragments)  # (2)
         clip = None if unseen else self._read(path)
         mark = self._mark(path, clip, keys, key_problem, metadata, unseen)  # (3)
@@ -253,21 +253,6 @@ class Verifier:
             "model": found.model_id,
         }
         return Finding(Basis.FORENSIC, status, words, evidence)
-
-
-def _unseen(path: Path, readable: Future[MediaInfo]) -> str:
-    """Why no pictures are read, where the file is of a format that carries credentials all the same; else "".
-
-    Raises what ``probe`` raised for any other file.
-    """
-    try:
-        readable.result()
-    except UnreadableMediaError as error:
-        found = carrier(path) if path.is_file() else None
-        if found is None:
-            raise
-        return str(error) if found.has_decoder else f"the pictures or sound of {found.name} files are not read"
-    return ""
 
 
 _FORENSIC: Mapping[str, tuple[Status, str]] = {

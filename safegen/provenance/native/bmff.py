@@ -9,7 +9,9 @@ from typing import Any, BinaryIO, Final
 
 from safegen.errors import MediaError, ProvenanceError
 from safegen.provenance.native.boxes import (
+    LOOSE,
     MAX_INDEX_BYTES,
+    OTHER_BACKEND,
     Box,
     OtherLayoutError,
     damaged,
@@ -26,31 +28,46 @@ _OVERHEAD: Final = 8 + len(C2PA_UUID) + len(_PURPOSE)
 _EXCLUDED: Final = (b"ftyp", b"mfra")
 _REWRITTEN: Final = (b"moov", b"moof", b"mfra")
 _MOVABLE: Final = (b"moov", b"free", b"skip", b"wide", b"uuid", b"udta")
+_QUICKTIME: Final = struct.pack(">I4s4sI4s", 20, b"ftyp", b"qt  ", 0, b"qt  ")
 _SPACE: Final = (b"free", b"skip")
 _MEDIA: Final = (b"mdat", b"moof", b"imda")
 
 
 class Bmff:
-    """An MP4 or MOV file: see ``streaming.Container``. UnreadableMediaError if its boxes do not add up."""
+    """An MP4 or MOV file: see ``streaming.Container``. UnreadableMediaError if its boxes do not add up.
+
+    Where ``ftyp`` is missing QuickTime's is put in front, and bytes that follow the last box are put into a ``free``
+    box: C2PA binds a manifest to boxes.
+    """
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
-        self.boxes = _checked(top_level(source))
+        self.boxes = _checked(top_level(source, lenient=True))
+        self._old_film = self.boxes[0].kind != b"ftyp"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file begins with ``ftyp`` and ends with a box."""
+        return not self._old_film and self.boxes[-1].kind != LOOSE
 
     def before(self) -> Iterator[Piece]:
         """Yield ``ftyp``, which C2PA leaves out of the hash."""
-        yield Piece(0, self.boxes[0].size, hashed=False)
+        yield Piece(content=_QUICKTIME, hashed=False) if self._old_film else Piece(0, self.boxes[0].size, hashed=False)
 
     def after(self, hole: int) -> Iterator[Piece]:
         """Yield all other boxes, their offsets into the file corrected."""
-        first = self.boxes[0].end
-        for box in self.boxes[1:]:
+        rest = self.boxes if self._old_film else self.boxes[1:]
+        moved = hole + len(_QUICKTIME) if self._old_film else hole
+        for box in rest:
             content = None
             if box.kind in _REWRITTEN:
                 raw = read_index(self._source, box)
-                move_offsets(raw, first, hole)
+                move_offsets(raw, rest[0].start, moved)
                 content = bytes(raw)
-            yield _piece(box, box.start + hole, content)
+            elif box.kind == LOOSE:
+                raw = read_index(self._source, box)
+                content = struct.pack(">I4s", 8 + len(raw), b"free") + raw
+            yield _piece(box, box.start + moved, content)
 
     def wrap(self, manifest: bytes) -> bytes:
         """Return the ``uuid`` box."""
@@ -79,6 +96,8 @@ class ReservedRoom:
     def __init__(self, source: BinaryIO) -> None:
         self.container = Bmff(source)
         boxes = self.container.boxes
+        if not self.container.is_plain:
+            raise MediaError("the file is not laid out in boxes alone", remedy="Sign into a new file.")
         for box in boxes:
             if box.kind in _REWRITTEN:  # the offsets stay; moving them by nothing looks whether its boxes fit
                 move_offsets(read_index(source, box), box.end, 0)
@@ -139,12 +158,10 @@ def _piece(box: Box, offset: int, content: bytes | None) -> Piece:
 def _checked(boxes: Iterable[Box]) -> tuple[Box, ...]:
     found = tuple(boxes)
     kinds = [box.kind for box in found]
-    if kinds.count(b"ftyp") != 1 or kinds.count(b"moov") != 1 or not set(kinds) & {b"mdat", b"moof"}:
+    if kinds.count(b"ftyp") > 1 or kinds.count(b"moov") != 1 or not set(kinds) & {b"mdat", b"moof"}:
         raise damaged("index or media are missing")
     if b"meta" in kinds:
-        raise OtherLayoutError(
-            "the file keeps items at absolute offsets (meta)", remedy="Sign it with the backend c2pa-python."
-        )
+        raise OtherLayoutError("the file keeps items at absolute offsets (meta)", remedy=OTHER_BACKEND)
     if any(box.extended == C2PA_UUID for box in found):
         raise ProvenanceError("the file carries a manifest already", remedy="Name it as an ingredient instead.")
     return found

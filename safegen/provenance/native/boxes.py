@@ -13,6 +13,15 @@ MAX_BOXES: Final = 200_000
 MAX_INDEX_BYTES: Final = 64 << 20
 """Boxes that are rewritten in memory (``moov``, ``moof``, ``mfra``) may be this long: an index of about 200 hours."""
 
+LOOSE: Final = b""
+"""What bytes that belong to no box are called."""
+
+_WITHOUT_FTYP: Final = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip"})
+_KNOWN: Final = _WITHOUT_FTYP | {
+    b"ftyp", b"moof", b"mfra", b"uuid", b"meta", b"sidx", b"ssix", b"styp", b"emsg", b"prft", b"pdin", b"udta", b"imda",
+}  # fmt: skip
+"""Boxes at the top of a film: one that is cut off is damage, whatever stands before it."""
+
 _DAMAGED: Final = "Give the whole file, as the encoder finished it."
 # Which children to look into: a fixed path, so that nesting in the file cannot drive recursion. Where nothing inside is
 # wanted, its boxes must fit all the same: other readers stumble there.
@@ -48,6 +57,9 @@ class Box:
         return self.start + self.size
 
 
+OTHER_BACKEND: Final = "Sign it with the backend c2pa-python."
+
+
 class OtherLayoutError(UnreadableMediaError):
     """The file may well be whole, but keeps its parts in a way that this writer does not know."""
 
@@ -57,17 +69,23 @@ def damaged(what: str) -> UnreadableMediaError:
     return UnreadableMediaError(f"the MP4 file is truncated or damaged: {what}", remedy=_DAMAGED)
 
 
-def top_level(source: BinaryIO) -> tuple[Box, ...]:
-    """Return the boxes of a file; they follow each other without gaps to its end. UnreadableMediaError otherwise."""
+def top_level(source: BinaryIO, *, lenient: bool = False) -> tuple[Box, ...]:
+    """Return the boxes of a file; they follow each other without gaps to its end. UnreadableMediaError otherwise.
+
+    ``lenient``: ``ftyp`` may be missing, as in films of before 2004, and bytes that are no box may follow a film that
+    is whole, as some cameras and programs leave them: they are returned as one box of kind ``LOOSE``.
+    """
     end, at = source.seek(0, 2), 0
     boxes: list[Box] = []
     while at < end:
         source.seek(at)
         head = source.read(32)
+        if len(head) < 8 and lenient and _is_film(boxes):  # a box that was cut off, or two or three bytes too many
+            raise OtherLayoutError(f"{len(head)} bytes follow the last box", remedy=OTHER_BACKEND)
         if len(head) < 8 or len(boxes) >= MAX_BOXES:
             raise damaged(f"there is no box at byte {at}")
         size, kind = struct.unpack(">I4s", head[:8])
-        if not boxes and kind != b"ftyp":
+        if not boxes and kind != b"ftyp" and not (lenient and kind in _WITHOUT_FTYP):
             raise UnreadableMediaError(
                 "this is no MP4 or MOV file", remedy="Give such a file, or name its real format."
             )
@@ -77,10 +95,17 @@ def top_level(source: BinaryIO) -> tuple[Box, ...]:
         elif size == 0:
             size = end - at
         if size < length or at + size > end:
+            if lenient and kind not in _KNOWN and _is_film(boxes):
+                return (*boxes, Box(at, end - at, LOOSE))
             raise damaged(f"the box at byte {at} does not fit")
         boxes.append(Box(at, size, kind, head[length : length + 16] if kind == b"uuid" else b""))
         at += size
     return tuple(boxes)
+
+
+def _is_film(boxes: list[Box]) -> bool:
+    kinds = {box.kind for box in boxes}
+    return b"moov" in kinds and bool(kinds & {b"mdat", b"moof"})
 
 
 def read_index(source: BinaryIO, box: Box) -> bytearray:
@@ -116,9 +141,7 @@ def _walk(raw: bytearray, kind: bytes, at: int, end: int, first: int, by: int) -
         if child in _INSIDE:
             _walk(raw, child, start, stop, first, by)
         elif child == b"iloc":
-            raise OtherLayoutError(
-                "the file keeps items at absolute offsets (iloc)", remedy="Sign it with the backend c2pa-python."
-            )
+            raise OtherLayoutError("the file keeps items at absolute offsets (iloc)", remedy=OTHER_BACKEND)
         else:
             _TABLES[child](_Table(raw, start, stop, first, by))
 

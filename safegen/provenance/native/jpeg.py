@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from safegen.errors import ProvenanceError, UnreadableMediaError
+from safegen.provenance.native.boxes import OTHER_BACKEND, OtherLayoutError
 from safegen.provenance.native.claim import HardBinding
+from safegen.provenance.native.jumbf import STORE
 from safegen.provenance.native.png import data_hash
 from safegen.provenance.native.streaming import BUFFER, Piece
 
@@ -33,10 +35,11 @@ class Jpeg:
         if source.read(2) != _SOI:
             raise UnreadableMediaError("this is no JPEG file", remedy="Give a JPEG file, or name its real format.")
         self._at = len(_SOI)
-        if stored(source, self._size):
-            raise ProvenanceError(
-                "the file carries a manifest or other JUMBF already", remedy="Name it as an ingredient instead."
-            )
+        held = stored(source, self._size)
+        if any(_begins_store(source, start) for start, _ in held):
+            raise ProvenanceError("the file carries a manifest already", remedy="Name it as an ingredient instead.")
+        if held:
+            raise OtherLayoutError("the file carries JUMBF of another kind", remedy=OTHER_BACKEND)
         for marker, start, end in _walk(source, self._size):
             if marker == _APP0 and start == len(_SOI):
                 self._at = end  # JFIF wants its own segment right after SOI
@@ -89,6 +92,11 @@ def stored(source: BinaryIO, size: int) -> list[tuple[int, int]]:
         if marker == _APP11 and source.read(2) == _COMMON:
             found.append((start, end))
     return found
+
+
+def _begins_store(source: BinaryIO, start: int) -> bool:
+    source.seek(start)
+    return STORE in source.read(SEGMENT_HEAD + 64)
 
 
 def _walk(source: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:

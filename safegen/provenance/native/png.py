@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
 from safegen.errors import ProvenanceError, UnreadableMediaError
+from safegen.provenance.native.boxes import OTHER_BACKEND, OtherLayoutError
 from safegen.provenance.native.claim import ALG, HardBinding
 from safegen.provenance.native.streaming import Piece
 
@@ -89,3 +90,5 @@ def chunks(source: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
         if at > size or not kind.isalpha():  # a type is four ASCII letters; readers stop at any other
             raise UnreadableMediaError("the PNG file is truncated or damaged", remedy="Give the whole picture.")
         yield kind, at - length - CHUNK, length
+        if kind == b"IEND" and at < size:
+            raise OtherLayoutError("bytes follow the end of the picture", remedy=OTHER_BACKEND)

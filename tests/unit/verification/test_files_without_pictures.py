@@ -12,11 +12,11 @@ from PIL import Image
 
 from safegen.errors import UnreadableMediaError
 from safegen.keys import KeyStore
-from safegen.media.carriers import carrier
 from safegen.provenance.library import Remembering, library_signer
 from safegen.provenance.signer_sources import store_signer
 from safegen.settings import Home
 from safegen.types import Basis, Finding, Status, Verdict
+from safegen.verification.unseen import carrier
 from safegen.verification.verifier import verify
 from tests.unit.provenance.provenance_samples import ffmpeg
 

@@ -1,18 +1,13 @@
 """Files that can carry a credential, and whose pictures or sound safegen does not read.
 
-Told by their first bytes, as in ``formats``; the media types are those of C2PA 2.4, A.3 to A.5.
+Told by their first bytes, as ``media.formats`` tells the others; the media types are those of C2PA 2.4, A.3 to A.5.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Final
-
-from safegen.errors import UnreadableMediaError
-from safegen.media.aigc_mp4 import has_track
-from safegen.media.formats import still_format
+from typing import Final
 
 HEAD_BYTES: Final = 4096
 """What is looked at of a file."""
@@ -27,7 +22,6 @@ _BEGINNINGS: Final = (
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL", "image/jxl"),
     (b"PK\x03\x04", "ZIP (documents and books too)", "application/x-zip"),
 )
-_SOUND: Final = frozenset({b"M4A ", b"M4B ", b"M4P "})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +34,6 @@ class Carrier:
     name: str
     media_type: str
     has_decoder: bool = False
-
-
-_STILLS: Final = {"AVIF": Carrier("AVIF", "image/avif", True), "HEIF": Carrier("HEIC", "image/heic", True)}
-
-
-def carrier(path: Path) -> Carrier | None:
-    """Recognise a file by content; None for a film, another still, and what carries no credential.
-
-    OSError where the file cannot be read.
-    """
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-        return by_beginning(head) or (_iso(head, file) if head[4:8] == b"ftyp" else None)
 
 
 def by_beginning(head: bytes) -> Carrier | None:
@@ -79,14 +60,3 @@ def _is_svg(head: bytes) -> bool:
         at = end + len(found[1])
         at += len(head[at:]) - len(head[at:].lstrip())
     return _ROOT.match(head, at) is not None
-
-
-def _iso(head: bytes, file: BinaryIO) -> Carrier | None:
-    """Still pictures and sound in ISO boxes; a film is no carrier here, since its pictures are read."""
-    if still := still_format(head):
-        return _STILLS[still]
-    try:
-        sound_alone = head[8:12] in _SOUND or not has_track(file, b"vide")
-    except UnreadableMediaError:
-        return None  # a damaged film, as far as can be told
-    return Carrier("MP4 with sound alone", "audio/mp4") if sound_alone else None
