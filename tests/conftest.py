@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
+import typer.testing
 
 from tests.costs import Costs
 
@@ -17,6 +20,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # One thread: on two cores that others used too, a clip of the embedded model took 10 s of CPU with one, and 23 s with
 # two, which wait for each other. Further cores serve further workers (pytest -n).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Typer builds all commands for every call, which takes longer than most of them.
+typer.testing._get_command = functools.cache(typer.main.get_command)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

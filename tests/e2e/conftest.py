@@ -114,6 +114,18 @@ def fresh_home(tmp_path: Path) -> Home:
     return home
 
 
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved pipeline with small random weights."""
+    from safegen.generators.loading import quiet
+    from tests.pipelines import random_wan
+
+    folder = tmp_path_factory.mktemp("model") / "pipe"
+    with quiet():
+        random_wan().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(params=["missing", "folder", "zero_byte", "text", "truncated_header"])
 def unreadable(request: pytest.FixtureRequest, tmp_path: Path, made: Made) -> Path:
     """The path of what is no clip."""

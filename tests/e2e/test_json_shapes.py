@@ -105,12 +105,14 @@ def address_of(home: Home, words: str, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def printed(made: Made, home: Home, tmp_path_factory: pytest.TempPathFactory) -> Printed:
+def printed(made: Made, home: Home, pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Printed:
     """Every command once, on the home of the tests' clip and on one of this module's own."""
     tmp, shell = tmp_path_factory.mktemp("json"), InProcess(home)
     said = Printed(shell)
     said["generate"] = [made.printed]
     files(said, made.path, tmp)
+    said.run("watermark show")
+    said.run("watermark calibrate", "--model", pipeline_folder)
     own = Home(tmp / "home")
     rest = Printed(InProcess(own))
     rest.run("keys init")
@@ -149,8 +151,6 @@ def files(said: Printed, clip: Path, tmp: Path) -> None:
     said.run("audit key", KeyStore.load(said._shell.home).leaf_fingerprint)
     said.run("audit mark", said["verify"][0]["content_id"])
     said.run("audit chain", clip)
-    said.run("watermark show")
-    said.run("watermark calibrate", "--model", "tiny")
 
 
 def certificates(said: Printed, tmp: Path) -> None:

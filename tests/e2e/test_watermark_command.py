@@ -14,18 +14,6 @@ from safegen.settings import Home
 from tests.e2e.conftest import SMALL, Made, Shell, ffmpeg
 
 
-@pytest.fixture(scope="session")
-def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved pipeline with small random weights."""
-    from safegen.generators.loading import quiet
-    from tests.pipelines import random_wan
-
-    folder = tmp_path_factory.mktemp("model") / "pipe"
-    with quiet():
-        random_wan().save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def unmarked(tmp_path: Path) -> Path:
     path = tmp_path / "unmarked.mp4"
