@@ -25,7 +25,7 @@ def decode(path: Path | str, *, tolerant: bool = False) -> Iterator[NDArray[np.u
     Holds one frame at a time. Every coded frame comes exactly once, whatever its time stamp; rotation is applied.
 
     Args:
-        path: an MP4/MOV, MKV/WebM, AVI, GIF, PNG, JPEG or WebP file.
+        path: an MP4/MOV, MKV/WebM, AVI, GIF, PNG, JPEG, WebP, AVIF or HEIC file.
         tolerant: go on past damage where ffmpeg can conceal it, instead of refusing the file (for looking at
             tampered files).
 

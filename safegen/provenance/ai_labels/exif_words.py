@@ -16,7 +16,6 @@ _NAMES: Final = {
     0x013B: "Artist", 0x9286: "UserComment", 0x9C9B: "XPTitle", 0x9C9C: "XPComment", 0x9C9E: "XPKeywords",
 }  # fmt: skip
 _UTF16: Final = frozenset({0x9C9B, 0x9C9C, 0x9C9E})
-_XMP: Final = 0x02BC
 _BREAKS: Final = (
     SyntaxError, ValueError, KeyError, TypeError, OSError, EOFError, IndexError, OverflowError, struct.error,
 )  # fmt: skip
@@ -33,8 +32,6 @@ def add_exif(place: str, block: bytes, found: Collected) -> None:
     except _BREAKS:
         return
     for tag, value in values.items():
-        if tag == _XMP and isinstance(value, bytes):
-            found.packet(f"{place} XMP", value)
         if tag in _NAMES and isinstance(value, bytes | str | tuple):
             found.text(place, _NAMES[tag], _text(tag, value))
 

@@ -18,7 +18,7 @@ _KINDS: Final = (aigc, iptc, parameters, reference, providers)
 def read_ai_labels(path: Path) -> tuple[AiLabel, ...]:
     """Return the labels in a file's metadata, at most ``MAX_LABELS``; none of them is believed.
 
-    Looks into PNG, JPEG, WebP, MP4, MOV, Matroska and WebM, and for XMP packets in files of any format. Damage hides
+    Looks into PNG, JPEG, WebP, MP4, MOV, Matroska and WebM, and for XMP and EXIF in files of any format. Damage hides
     labels and is no error. UnreadableMediaError where the file cannot be read at all.
     """
     found = Collected()
@@ -49,4 +49,4 @@ def _collect(file: BinaryIO, found: Collected) -> None:
     elif head[4:8] in movies.BEGINNINGS and still_format(head) is None:
         movies.read_mp4(file, found)
     else:
-        stills.search_packets(file, found)
+        stills.search(file, found)

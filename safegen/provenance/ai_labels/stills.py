@@ -1,4 +1,4 @@
-"""The metadata of PNG, JPEG and WebP files, and XMP packets in files of any other format."""
+"""The metadata of PNG, JPEG and WebP files, and packets and blocks in files of any other format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from safegen.provenance.ai_labels.metadata import MAX_PARTS, MAX_TEXT, Collected
 _XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
 _XMP_SEGMENT: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _SEARCHED: Final = 8 << 20
-_MOST_PACKETS: Final = 8
+_MOST: Final = 8  # packets, and blocks of either byte order
+_TIFF_HEADS: Final = (b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08")
 
 
 def read_png(file: BinaryIO, found: Collected) -> None:
@@ -82,14 +83,21 @@ def read_webp(file: BinaryIO, found: Collected) -> None:
         at += 8 + length + length % 2
 
 
-def search_packets(file: BinaryIO, found: Collected) -> None:
-    """XMP packets as they stand in files of other formats (XMP specification, part 3), within the first 8 MiB."""
+def search(file: BinaryIO, found: Collected) -> None:
+    """XMP packets (XMP specification, part 3) and EXIF blocks in files of other formats, within the first 8 MiB."""
     content = window(file, 0, _SEARCHED)
     at = 0
-    for _ in range(_MOST_PACKETS):
+    for _ in range(_MOST):
         start = content.find(b"<x:xmpmeta", at)
         end = content.find(b"</x:xmpmeta>", start)
         if start < 0 or end < 0:
-            return
+            break
         at = end + 12
         found.packet("XMP", content[start:at])
+    for order in _TIFF_HEADS:
+        at = -1
+        for _ in range(_MOST):
+            at = content.find(order, at + 1)
+            if at < 0:
+                break
+            add_exif("EXIF", content[at : at + MAX_TEXT], found)

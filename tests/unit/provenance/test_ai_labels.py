@@ -138,6 +138,12 @@ def test_xmp_in_avif_tiff_and_svg(tmp_path: Path) -> None:
     assert told(tmp_path / "a.svg") == [("iptc", True)]
 
 
+@pytest.mark.parametrize("suffix", ["avif", "tiff"])
+def test_exif_in_avif_and_tiff(suffix: str, tmp_path: Path) -> None:
+    path = still(tmp_path / f"a.{suffix}", exif=exif_with(Software="AI generated;txt2img;flux"))
+    assert only(path).values["provider"] == "Black Forest Labs FLUX"
+
+
 @pytest.mark.parametrize(
     ("program", "texts"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from pathlib import Path
 
 import c2pa
@@ -12,6 +13,7 @@ from PIL import Image
 
 from safegen.errors import UnreadableMediaError
 from safegen.keys import KeyStore
+from safegen.media import read_clip
 from safegen.provenance.library import Remembering, library_signer
 from safegen.provenance.signer_sources import store_signer
 from safegen.settings import Home
@@ -156,6 +158,18 @@ def test_without_a_decoder_the_credential_is_examined_all_the_same(
     assert finding(verdict, Basis.METADATA).status is Status.PASS
     assert "cannot decode AVIF" in finding(verdict, Basis.WATERMARK).summary
     assert verdict.verdict == "inconclusive"
+
+
+def test_a_heic_picture_without_its_package_is_refused_with_what_to_install(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo.heic"
+    path.write_bytes(_box(b"ftyp", b"heic\0\0\0\0mif1heic") + bytes(40))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UnreadableMediaError, match="pillow-heif") as caught:
+        read_clip(path, max_frames=1)
+    assert "safegen[heic]" in caught.value.remedy
+    assert "pillow-heif" in finding(verify(path, home=home), Basis.WATERMARK).summary
 
 
 @pytest.mark.parametrize("content", [b"\0", b"plain words", b"II+\0 no TIFF", b"\0\0\0\x10ftypisom\0\0\0\0", b"<html>"])
