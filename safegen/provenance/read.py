@@ -23,6 +23,7 @@ __all__ = ["UNTRUSTED", "Sidecar", "read_credential", "read_manifest_store", "si
 MAX_SIDECAR_BYTES: Final = 64 << 20
 MAX_FRAGMENTS: Final = 10_000
 
+_PRERELEASE: Final = "prerelease content detected"  # the library's words
 _REMOTE: Final = re.compile(r"must fetch remote manifests from url (\S+)")
 
 
@@ -131,6 +132,8 @@ def _seen_or_gone(found: Credential, file: BinaryIO) -> Credential:
     """Tell a store that is there and broken, which is damage, from one that is gone or never was."""
     if found.state not in (CredentialState.ABSENT, CredentialState.UNREADABLE) or found.out_of_bounds:
         return found
+    if _PRERELEASE in found.problem:
+        return replace(found, problem="its manifest is of a form from before C2PA 1.0, which is not read")
     if hidden_store(file):
         why = f": {found.problem}" if found.problem else ""
         return Credential(

@@ -93,3 +93,9 @@ def test_truncated_and_flipped(shared_data: Path, tmp_path: Path) -> None:
             target = tmp_path / path.name
             target.write_bytes(bad)
             assert read_credential(target) == reference(target, ""), path.name
+
+
+def test_a_manifest_from_before_version_1_was_called_damaged(shared_data: Path) -> None:
+    found = read_credential(shared_data / "c2pa" / "rs-prerelease.jpg")
+    assert found.state is CredentialState.UNREADABLE  # which ends as inconclusive, never as fine
+    assert "before C2PA 1.0" in found.problem
