@@ -118,5 +118,9 @@ class CancelledError(SafegenError):
     """The user interrupted; nothing was left behind and the ledger says so."""
 
 
+class TimeLimitError(SafegenError):
+    """What was asked for took longer than it was given."""
+
+
 class VerificationError(SafegenError):
     """Verification could not be carried out at all (a *negative* verdict is a Verdict, not this)."""

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Final, TypeVar
 
+from safegen.bounds.process import READER_MEMORY, limit_this_process
 from safegen.errors import InputError, SafegenError, UnreadableMediaError
 from safegen.media.formats import identify
 
@@ -107,6 +108,7 @@ def run_each(work: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[
 
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
+    limit_this_process(memory=READER_MEMORY)
 
 
 @contextlib.contextmanager

@@ -134,6 +134,10 @@ def verify(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, help="So many files at a time, each in a process of its own.")
     ] = 1,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(help="Seconds of work for each file, then inconclusive; 25 if not said, and 2.5 a MB beyond ten."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what can be known of a file: credential, mark, ledger and labels, and one verdict.
@@ -157,7 +161,7 @@ def verify(
         raise typer.BadParameter("--strict looks at whole files.")
     verify_command.run(
         paths=files, neural=neural, forensic=forensic, fragments=fragment or (), strict=strict,
-        accept_listed=accept_listed, jobs=jobs, as_json=as_json,
+        accept_listed=accept_listed, jobs=jobs, time_limit=time_limit, as_json=as_json,
     )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ class _Task:
     fragments: tuple[Path, ...] = ()
     strict: bool = False
     accept_listed: bool = False
+    time_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ def run(
     strict: bool,
     accept_listed: bool,
     jobs: int,
+    time_limit: float | None,
     as_json: bool,
 ) -> None:
     """Call :func:`safegen.verify` on each file, print the verdicts, and exit with the worst code.
@@ -120,7 +122,7 @@ def run(
     One file is told of in full, and what hinders is this command's error; several get a line each.
     """
     with command(as_json=as_json):
-        tasks = [_Task(path, neural, forensic, tuple(fragments), strict, accept_listed) for path in paths]
+        tasks = [_Task(path, neural, forensic, tuple(fragments), strict, accept_listed, time_limit) for path in paths]
         if len(tasks) == 1 and not tasks[0].file.is_dir():
             with Bars() as bars:
                 answer = _look(tasks[0], bars)
@@ -164,7 +166,10 @@ def _look(task: _Task, progress: Progress | None) -> _Answer:
     from safegen.verification.strict import strict_checks
     from safegen.verification.verifier import verify
 
-    verdict = verify(task.file, neural=task.neural, forensic=task.forensic, fragments=task.fragments, progress=progress)
+    verdict = verify(
+        task.file, neural=task.neural, forensic=task.forensic, fragments=task.fragments, progress=progress,
+        time_limit=task.time_limit,
+    )  # fmt: skip
     strict = strict_checks(task.file, verdict, accept_listed=task.accept_listed) if task.strict else None
     return _Answer(task.file, verdict, strict)
 

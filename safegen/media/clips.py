@@ -9,6 +9,7 @@ import numpy as np
 
 from safegen.errors import UnreadableMediaError
 from safegen.media.decoding import decode
+from safegen.media.formats import identify
 from safegen.media.probing import probe
 from safegen.types import Clip
 
@@ -31,15 +32,23 @@ def read_clip(
 
     At least one frame is read. Raises what ``decode`` and ``probe`` raise.
     """
-    frames: list[NDArray[np.uint8]] = []
+    still = identify(path).kind == "image"
+    held: NDArray[np.uint8] | None = None
+    count = 0
     stream = decode(path, tolerant=tolerant)
     for frame in stream:
-        if frames and frame.shape != frames[0].shape:
+        if held is None:  # once, for all: what is never written to takes no memory
+            most = 1 if still else max(1, min(max_frames, max_pixels // (frame.shape[0] * frame.shape[1])))
+            held = frame[None] if most == 1 else np.empty((most, *frame.shape), np.uint8)
+        if frame.shape != held.shape[1:]:
             raise UnreadableMediaError(f"{Path(path).name}: the picture size changes within the clip")
-        frames.append(frame)
-        if len(frames) >= max_frames or (len(frames) + 1) * frame.shape[0] * frame.shape[1] > max_pixels:
+        if len(held) > 1:
+            held[count] = frame
+        count += 1
+        if count == len(held):
             break
     close = getattr(stream, "close", None)
     if close is not None:
         close()  # ends ffmpeg now rather than when the generator is collected
-    return Clip(np.stack(frames), probe(path, tolerant=tolerant).fps)
+    assert held is not None  # noqa: S101 - decode yields a frame or raises
+    return Clip(held[:count], 0.0 if still else probe(path, tolerant=tolerant).fps)

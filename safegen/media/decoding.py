@@ -8,6 +8,8 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from safegen.bounds.process import DECODER_MEMORY
+from safegen.bounds.timelimit import check_time
 from safegen.errors import UnreadableMediaError
 from safegen.media.ffmpeg_process import FfmpegProcess, arguments, open_input
 from safegen.media.formats import Source, identify
@@ -31,6 +33,7 @@ def decode(path: Path | str, *, tolerant: bool = False) -> Iterator[NDArray[np.u
 
     Raises:
         InputError: no such file.
+        TimeLimitError: a time limit (``safegen.bounds.timelimit``) is over.
         UnreadableMediaError: not media, truncated or damaged; raised late where damage lies behind good frames.
         MediaError: ffmpeg could not be run.
     """
@@ -45,7 +48,7 @@ def _decode_video(source: Source, *, tolerant: bool) -> Iterator[NDArray[np.uint
     # Portable pixmaps, since each carries its own size: nothing has to be guessed from ffmpeg's messages.
     output = node.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24", fps_mode="passthrough")
     count = 0
-    with FfmpegProcess(arguments(output)) as process:
+    with FfmpegProcess(arguments(output), memory=DECODER_MEMORY) as process:
         while True:
             with process.waiting():
                 frame = _read_pixmap(process.stdout)
@@ -53,6 +56,7 @@ def _decode_video(source: Source, *, tolerant: bool) -> Iterator[NDArray[np.uint
                 break
             count += 1
             yield frame
+            check_time()
         failed = process.finish() != 0
         if count == 0 or (failed and not tolerant):
             raise UnreadableMediaError(
@@ -67,7 +71,6 @@ def _read_pixmap(pipe: IO[bytes]) -> NDArray[np.uint8] | None:
     if magic != b"P6\n" or depth != b"255\n":
         return None
     width, height = (int(n) for n in size.split())
-    data = pipe.read(width * height * 3)
-    if len(data) != width * height * 3:
-        return None
-    return np.frombuffer(bytearray(data), np.uint8).reshape(height, width, 3)
+    frame = np.empty((height, width, 3), np.uint8)
+    whole: bool = pipe.readinto(frame.reshape(-1)) == frame.size  # type: ignore[attr-defined]  # a BufferedReader
+    return frame if whole else None

@@ -16,6 +16,8 @@ from typing import IO, Any
 import ffmpeg
 import imageio_ffmpeg
 
+from safegen.bounds.process import limit_child
+from safegen.bounds.timelimit import current_limit
 from safegen.errors import MediaError
 from safegen.media.formats import Source
 
@@ -23,6 +25,7 @@ STALL_SECONDS = 60.0
 """How long one read from, or write to, ffmpeg may take before the child is killed. A 4K frame takes under a second."""
 
 _ERROR_LINES = 4
+_MAX_LINE = 4096
 _ADDRESS = re.compile(r"^(\[[^\]]*\] ?)+")  # "[libx264 @ 0x5620be78d300] "
 _ECHOES = ("Task finished", "Terminating thread", "Last message repeated", "Error sending frames")
 
@@ -77,10 +80,12 @@ def _leads_session() -> bool:
 class FfmpegProcess:
     """A running ffmpeg. Leaving the ``with`` block by an exception kills it; leaving normally waits for it."""
 
-    def __init__(self, args: list[str], *, stall_seconds: float = STALL_SECONDS) -> None:
+    def __init__(self, args: list[str], *, stall_seconds: float = STALL_SECONDS, memory: int | None = None) -> None:
+        """Start it. ``memory``: bytes of address space that it may take at most, no limit of ours by default."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - a file, because an unread pipe would block the child
         self._stall_seconds = stall_seconds
         self._waiting_since: float | None = None
+        self._limit = current_limit()
         self._done = threading.Event()
         self.stalled = False
         try:
@@ -93,6 +98,8 @@ class FfmpegProcess:
         except OSError as error:
             self._log.close()
             raise MediaError(f"ffmpeg could not be started: {error}", remedy="Reinstall imageio-ffmpeg.") from error
+        if memory is not None:
+            limit_child(self.child.pid, memory=memory)
         self._watchdog = threading.Thread(target=self._watch, name="ffmpeg-watchdog", daemon=True)
         self._watchdog.start()
 
@@ -126,12 +133,28 @@ class FfmpegProcess:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Mark a wait for ffmpeg: the watchdog counts only these, never the time that our caller takes."""
-        self._waiting_since = time.monotonic()
+        """Mark a wait for ffmpeg: the watchdog counts only these, never the time that our caller takes.
+
+        TimeLimitError where a time limit (``safegen.bounds.timelimit``) is over.
+        """
+        self._waiting_since = start = time.monotonic()
         try:
             yield
         finally:
             self._waiting_since = None
+            if self._limit is not None:
+                self._limit.waited(time.monotonic() - start)
+        if self._limit is not None:
+            self._limit.check()
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of text that ffmpeg writes, each as soon as it is there; longer ones come in parts."""
+        while True:
+            with self.waiting():
+                line = self.stdout.readline(_MAX_LINE)
+            if not line:
+                return
+            yield line.decode("ascii", "replace").rstrip("\n")
 
     def finish(self) -> int:
         """Close ffmpeg's input, wait for its end and return its exit status."""
@@ -153,7 +176,11 @@ class FfmpegProcess:
     def _watch(self) -> None:
         while not self._done.wait(0.2):
             since = self._waiting_since
-            if since is not None and time.monotonic() - since > self._stall_seconds:
+            waited = 0.0 if since is None else time.monotonic() - since
+            if self._limit is not None and self._limit.left() - waited <= 0:
+                self.child.kill()  # whoever waits for it is told so by `waiting`
+                return
+            if waited > self._stall_seconds:
                 self.stalled = True
                 self.child.kill()
                 return

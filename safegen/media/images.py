@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, features
+from PIL import Image, features
 
 from safegen.errors import InputError, MediaError, UnreadableMediaError
 from safegen.media.encoding import remove_partial
@@ -23,17 +24,36 @@ if TYPE_CHECKING:
 MAX_FRAME_PIXELS = 64 * 2**20
 """Pixels of one frame that are read at most (8192 x 8192): a few bytes of file must not claim gigabytes of memory."""
 
+_ORIENTATION, _TURNED = 0x0112, 5  # from 5 on, width and height change places
+_START_OF_SCAN = b"\xff\xda"
+
 _BREAKS = (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, TypeError, KeyError, OverflowError)
 """What Pillow raises on damaged files, by fuzzing."""
 
 
 HEIC_PACKAGE = "pillow-heif"
 
+MAX_SCANS = 64
+"""Scans of a JPEG that are read at most. Encoders write about ten; each is a few bytes, and a pass over all pixels."""
+
+_STRIP_PIXELS = 2**20
+_UPRIGHT: Mapping[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+"""What brings a picture upright, by its orientation (EXIF 2.3, tag 0x0112)."""
+
 
 def image_size(source: Source) -> tuple[int, int]:
     """Return (width, height) as displayed; decodes the picture, so that damage shows."""
-    frame = load_image(source)
-    return int(frame.shape[1]), int(frame.shape[0])
+    with _loaded(source) as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(_ORIENTATION, 1) >= _TURNED else (width, height)
 
 
 def load_image(source: Source) -> NDArray[np.uint8]:
@@ -43,16 +63,21 @@ def load_image(source: Source) -> NDArray[np.uint8]:
         UnreadableMediaError: damaged, truncated, larger than ``MAX_FRAME_PIXELS``, or of a format (AVIF, HEIC) that
             needs a decoder which is not installed.
     """
+    with _loaded(source) as image:
+        upright = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        frame = _to_rgb(image)
+    return frame if upright is None else np.ascontiguousarray(upright(frame))
+
+
+@contextmanager
+def _loaded(source: Source) -> Iterator[Image.Image]:
+    """The decoded picture. UnreadableMediaError as ``load_image`` says, also for what shows only while it is used."""
     _check_decoder(source)
     try:
         with Image.open(source.path, formats=(source.format,)) as image:
-            if image.width * image.height > MAX_FRAME_PIXELS:
-                raise UnreadableMediaError(
-                    f"{source.path.name}: {image.width}x{image.height} is more than {MAX_FRAME_PIXELS} pixels",
-                    remedy="Give a smaller version.",
-                )
+            _check_work(source, image)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            yield image
     except (*_BREAKS, Image.DecompressionBombError) as error:
         raise UnreadableMediaError(
             f"{source.path.name}: cannot be decoded, it is damaged or incomplete ({error})",
@@ -68,21 +93,16 @@ def hidden_layers(source: Source) -> tuple[str, ...]:
     _check_decoder(source)
     try:
         with Image.open(source.path, formats=_SEQUENCES.get(source.format, (source.format,))) as image:
-            if image.width * image.height > MAX_FRAME_PIXELS:
-                raise UnreadableMediaError(
-                    f"{source.path.name}: {image.width}x{image.height} is more than {MAX_FRAME_PIXELS} pixels",
-                    remedy="Give a smaller version.",
-                )
+            _check_work(source, image)
             beyond = []
             pictures = int(getattr(image, "n_frames", 1))
             if pictures > 1:
                 beyond.append(f"It holds {pictures} pictures, of which the first was read.")
             elif image.info.get("default_image"):
                 beyond.append("It holds a picture that only some programs show.")
-            if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-                lowest = image.convert("RGBA").getchannel("A").getextrema()[0]
-                if isinstance(lowest, int | float) and lowest < 255:
-                    beyond.append("Parts of it are transparent: what is behind them is not what was read.")
+            may_be_clear = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+            if may_be_clear and any(map(_is_clear, _strips(image))):
+                beyond.append("Parts of it are transparent: what is behind them is not what was read.")
             return tuple(beyond)
     except (*_BREAKS, Image.DecompressionBombError) as error:
         raise UnreadableMediaError(
@@ -112,11 +132,52 @@ def _check_decoder(source: Source) -> None:
         register_heif_opener(thumbnails=False)
 
 
+def _check_work(source: Source, image: Image.Image) -> None:
+    """UnreadableMediaError for a picture that asks for more memory or work than any that is meant to be looked at."""
+    if image.width * image.height > MAX_FRAME_PIXELS:
+        raise UnreadableMediaError(
+            f"{source.path.name}: {image.width}x{image.height} is more than {MAX_FRAME_PIXELS} pixels",
+            remedy="Give a smaller version.",
+        )
+    if source.format == "JPEG" and _scans(source.path) > MAX_SCANS:
+        raise UnreadableMediaError(
+            f"{source.path.name}: is coded in more than {MAX_SCANS} scans", remedy="Save the picture again."
+        )
+
+
+def _scans(path: Path) -> int:
+    """How many scans a JPEG has, those of an embedded preview included: within a scan no such marker can occur."""
+    with path.open("rb") as file:
+        found, before = 0, b""
+        while block := file.read(1 << 20):
+            found += (before + block).count(_START_OF_SCAN)
+            before = block[-1:]
+    return found
+
+
+def _strips(image: Image.Image) -> Iterator[Image.Image]:
+    """A loaded picture in strips from above, so that nothing is held twice as a whole."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _is_clear(strip: Image.Image) -> bool:
+    """Whether something can be seen through a part of it."""
+    return strip.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+
+
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip to white
-        grey = (np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    frame = np.empty((image.height, image.width, 3), np.uint8)
+    top = 0
+    for strip in _strips(image):
+        part = frame[top : top + strip.height]
+        if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip to white
+            part[:] = (np.asarray(strip).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8)[:, :, None]
+        else:
+            part[:] = np.asarray(strip.convert("RGB"))
+        top += strip.height
+    return frame
 
 
 def encode_png(frame: NDArray[np.uint8], path: Path | str) -> None:

@@ -6,21 +6,19 @@ only where there is no second track, picture or layer, and where every frame is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 import ffmpeg
+import numpy as np
 
+from safegen.bounds.process import DECODER_MEMORY
 from safegen.media.ffmpeg_process import FfmpegProcess, arguments, open_input
 from safegen.media.formats import Source, identify
 from safegen.media.images import MAX_FRAME_PIXELS, hidden_layers
-
-MAX_PACKETS: Final = 2_000_000
-"""Packets that are listed at most: a day at 24 frames a second."""
+from safegen.media.probing import MAX_PACKETS
 
 LONG: Final = 8.0
 """How much longer than the median a frame may be shown: screen recorders and dropped duplicates stay far below."""
@@ -55,12 +53,12 @@ def _tracks(source: Source) -> Presentation:
             "Its container hides the borders of the pictures, and a player may show them: they were not read."
         )
     # A matching stream specifier with "?" is optional; sound is listed with a single packet's worth of work.
-    videos: dict[int, list[int]] = {}
+    videos: dict[int, array[int]] = {}
     kinds: dict[int, str] = {}
     listed = 0
     output = ffmpeg.output(node["V?"], node["a?"], "pipe:", format="framecrc", codec="copy")
-    with FfmpegProcess(arguments(output)) as process:
-        for line in _lines(process):
+    with FfmpegProcess(arguments(output), memory=DECODER_MEMORY) as process:
+        for line in process.lines():
             if line.startswith("#media_type "):
                 track, _, kind = line.removeprefix("#media_type ").partition(":")
                 kinds[int(track)] = kind.strip()
@@ -73,7 +71,7 @@ def _tracks(source: Source) -> Presentation:
                     beyond.append(f"It has more than {MAX_PACKETS} packets, not all of which were listed.")
                     return Presentation(tuple(beyond))
                 if kinds.get(number := int(fields[0])) == "video":
-                    videos.setdefault(number, []).append(int(fields[2]))
+                    videos.setdefault(number, array("q")).append(int(fields[2]))
         process.finish()
     count = sum(kind == "video" for kind in kinds.values())
     if count > 1:
@@ -89,7 +87,8 @@ def _size(source: Source, cropping: str) -> bytes:
     ``cropping``: ``codec``, as all players must, or ``all``, also as the container asks (``clap``, ``PixelCrop``).
     """
     node = open_input(source, tolerant=True, max_pixels=MAX_FRAME_PIXELS, apply_cropping=cropping)["V:0"]
-    with FfmpegProcess(arguments(node.output("pipe:", format="image2pipe", vcodec="ppm", vframes=1))) as process:
+    output = node.output("pipe:", format="image2pipe", vcodec="ppm", vframes=1)
+    with FfmpegProcess(arguments(output), memory=DECODER_MEMORY) as process:
         with process.waiting():
             header = process.stdout.readline(_MAX_LINE) + process.stdout.readline(_MAX_LINE)
             while process.stdout.read(1 << 20):
@@ -98,18 +97,7 @@ def _size(source: Source, cropping: str) -> bytes:
     return header
 
 
-def _is_uneven(stamps: list[int]) -> bool:
+def _is_uneven(stamps: array[int]) -> bool:
     """Whether a frame is shown LONG times as long as most are."""
-    ordered = sorted(stamps)
-    steps = [after - before for before, after in pairwise(ordered)]
-    usual = median(steps) if steps else 0
-    return bool(steps) and max(steps) > LONG * max(usual, 1)
-
-
-def _lines(process: FfmpegProcess) -> Iterator[str]:
-    while True:
-        with process.waiting():
-            line = process.stdout.readline(_MAX_LINE)
-        if not line:
-            return
-        yield line.decode("ascii", "replace").rstrip("\n")
+    steps = np.diff(np.sort(np.frombuffer(stamps, np.int64)))
+    return bool(len(steps)) and float(steps.max()) > LONG * max(float(np.median(steps)), 1.0)

@@ -11,11 +11,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from safegen.bounds.timelimit import current_limit
 from safegen.errors import ConfigError, VerificationError
 
 SECONDS_VARIABLE: Final = "SAFEGEN_READ_SECONDS"
@@ -23,6 +25,7 @@ BYTES_PER_SECOND: Final = 20 << 20
 """A slow disk. A file may take the time limit, and what reading all of it takes at this rate."""
 
 MAX_ANSWER: Final = 64 << 20
+_LEAST: Final = 0.1  # seconds: a timer of zero would never go off
 _STARTING: Final = 10.0  # seconds, for the interpreter on a busy machine
 _MAIN: Final = "from safegen.provenance.sandbox_worker import main; main()"
 
@@ -32,7 +35,7 @@ class ReadLimits:
     """What reading one file may take, beyond one pass over its bytes. ``memory`` is that of the separate process."""
 
     seconds: float = 30.0
-    memory: int = 3 << 30
+    memory: int = 1 << 30
 
     @classmethod
     def from_environment(cls) -> ReadLimits:
@@ -78,6 +81,10 @@ def run(task: Task, limits: ReadLimits, seconds: float) -> dict[str, Any]:
         "memory": limits.memory,
         "seconds": seconds,
     }
+    limit = current_limit()
+    if limit is not None:
+        request["seconds"] = seconds = min(seconds, max(limit.left(), _LEAST))
+    start = time.monotonic()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(
@@ -93,6 +100,9 @@ def run(task: Task, limits: ReadLimits, seconds: float) -> dict[str, Any]:
         return too_slow(seconds)
     except OSError as error:
         raise VerificationError(f"cannot start a process to read {task.path}: {error}") from error
+    finally:
+        if limit is not None:
+            limit.waited(time.monotonic() - start)
     if done.returncode == -signal.SIGALRM:
         return too_slow(seconds)
     try:

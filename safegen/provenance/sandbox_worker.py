@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from safegen.bounds.process import limit_this_process
 from safegen.provenance.examining import examine_whole
 from safegen.provenance.sandbox import MAX_ANSWER, Task, out_of_limits
 
@@ -36,12 +37,4 @@ def _limit(memory: int, seconds: float) -> None:
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # kills also within foreign code
         signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        import resource
-    except ImportError:  # Windows: the time limit remains
-        return
-    for which, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
-        try:
-            resource.setrlimit(which, (value, value))
-        except (OSError, ValueError):  # a lower limit is in force already, or the system has none
-            continue
+    limit_this_process(memory=memory)

@@ -11,7 +11,9 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
+from safegen.bounds.process import READER_MEMORY, limit_this_process
 from safegen.errors import InputError, SafegenError
 from safegen.ledger import Ledger
 from safegen.likeness import find_by_pictures
@@ -19,6 +21,9 @@ from safegen.media import read_clip
 from safegen.recovery.recover import Outcome, find
 from safegen.settings import MARK_FRAMES, Home
 from safegen.types import LOOKS_ALG, Json
+
+CPU_SECONDS: Final = 600.0
+"""Should nobody be there any more who ends it: the service's own limit, a minute by default, ends it sooner."""
 
 
 def look_up(path: Path, *, looks_alone: bool = False) -> dict[str, Json]:
@@ -46,6 +51,7 @@ def _looks(path: Path) -> tuple[str, list[Json]]:
 
 
 if __name__ == "__main__":
+    limit_this_process(memory=READER_MEMORY, cpu_seconds=CPU_SECONDS)
     sys.stdout.write(json.dumps(look_up(Path(sys.argv[1]), looks_alone="looks" in sys.argv[2:])))
     sys.stdout.flush()
     os._exit(0)  # as the command line leaves: nothing is left to tidy up

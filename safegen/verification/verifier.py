@@ -23,12 +23,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safegen.bounds.timelimit import check_time, seconds_for, time_limit
 from safegen.detectors.forensic import score
-from safegen.errors import KeyStoreError, LedgerDamagedError, LedgerError, SafegenError
+from safegen.errors import (
+    InputError,
+    KeyStoreError,
+    LedgerDamagedError,
+    LedgerError,
+    SafegenError,
+    TimeLimitError,
+)
 from safegen.keys import KeyStore
 from safegen.media import probe, read_clip
 from safegen.media.fragments import joined
@@ -57,17 +67,20 @@ def verify(
     fragments: Sequence[str | Path] = (),
     home: Home | None = None,
     progress: Progress | None = None,
+    time_limit: float | None = None,
 ) -> Verdict:
     """Check ``path`` against this home's keys and ledger and return the verdict with its findings.
 
     ``forensic``: the passive detector is asked as well, whose hint no verdict rests on.
     ``fragments`` are segments, in order, that follow ``path`` as their initialisation segment (DASH, CMAF): the
-    credential is validated with each, and the pictures are those of all together. Never touches the network and never
+    credential is validated with each, and the pictures are those of all together.
+    ``time_limit``: seconds of work that all of it may take (``safegen.bounds.timelimit``), by its size if not said;
+    when they run out the verdict is INCONCLUSIVE, whatever was found until then. Never touches the network and never
     writes but temporary files. A negative verdict is a result. Raises InputError (of which UnreadableMediaError is one)
     if there is no file that can be decoded.
     """
     verifier = Verifier(home or Home.default(), neural=neural, forensic=forensic, progress=progress)
-    return verifier.verify(Path(path), tuple(map(Path, fragments)))
+    return verifier.verify(Path(path), tuple(map(Path, fragments)), time_limit)
 
 
 def key_stores(home: Home) -> tuple[tuple[KeyStore, ...], str]:
@@ -87,30 +100,49 @@ class Verifier:
         self._home = home
         self._neural = neural
         self._forensic_asked = forensic
-        self._progress: Progress = progress or (lambda _stage, _done, _total: None)
+        self._told = progress
 
-    def verify(self, path: Path, fragments: tuple[Path, ...] = ()) -> Verdict:
-        """Run all steps on one file, or on an initialisation segment with its fragments."""
-        if not fragments:
-            return self._verify(path, path, ())
-        with joined(path, fragments) as media:
-            return self._verify(media, path, fragments)
+    def _progress(self, stage: str, done: float, total: float) -> None:
+        check_time()  # between two ways of reading the mark, say
+        if self._told is not None:
+            self._told(stage, done, total)
+
+    def verify(self, path: Path, fragments: tuple[Path, ...] = (), seconds: float | None = None) -> Verdict:
+        """Run all steps on one file, or on an initialisation segment with its fragments, within ``seconds``."""
+        if seconds is not None and not seconds > 0:
+            raise InputError(f"a time limit of {seconds:g} s leaves no time", remedy="Give more than 0 seconds.")
+        if seconds is None:
+            seconds = seconds_for(sum(p.stat().st_size for p in (path, *fragments) if p.is_file()))
+        with time_limit(seconds) as limit:
+            try:
+                if not fragments:
+                    verdict = self._verify(path, path, ())
+                else:
+                    with joined(path, fragments) as media:
+                        verdict = self._verify(media, path, fragments)
+            except TimeLimitError as error:
+                return _out_of_time(str(error))
+            # Where a step was cut short, its finding may be too good or too bad.
+            return replace(verdict, verdict=VerdictKind.INCONCLUSIVE) if limit.ran_out else verdict
 
     def _verify(self, path: Path, first: Path, fragments: tuple[Path, ...]) -> Verdict:
         """Decode ``path``; read the credential from ``first`` with its ``fragments``: the same file, or its parts."""
         with ThreadPoolExecutor(max_workers=1) as pool:
-            readable = pool.submit(probe, path, tolerant=True)  # (1) ffmpeg works while we import and read
+            # (1) ffmpeg works while we import and read
+            readable = pool.submit(copy_context().run, partial(probe, path, tolerant=True))
             keys, key_problem = key_stores(self._home)
             if path.is_file():
                 import safegen.ledger  # noqa: F401 - needed in (4), and a good part of the time
             unseen = why_unseen(path, readable)
         metadata = self._credential(first, keys, fragments)  # (2)
+        check_time()
         clip = None if unseen else self._read(path)
         mark = self._mark(path, clip, keys, key_problem, metadata, unseen)  # (3)
         if mark.content_id is not None and not metadata.ours:
             mark = note_what_else_is_shown(mark, path)
         named = metadata.credential.content_id if metadata.ours and metadata.credential else None
         ledger, entry = self._ledger(path, named or mark.content_id, metadata, keys)  # (4)
+        check_time()
         forensic = self._forensic(clip, unseen)  # (5)
         findings = (metadata.finding, mark.finding, ledger, forensic, find_labels(first))
         kind = _decide(metadata, mark, ledger)  # (6)
@@ -253,6 +285,12 @@ class Verifier:
             "model": found.model_id,
         }
         return Finding(Basis.FORENSIC, status, words, evidence)
+
+
+def _out_of_time(why: str) -> Verdict:
+    """The verdict on a file whose reading was given up: nothing is known of it, and each finding says why."""
+    findings = tuple(not_run(basis, f"Not all of the file was looked at: {why}.") for basis in Basis)
+    return Verdict(VerdictKind.INCONCLUSIVE, None, None, findings)
 
 
 _FORENSIC: Mapping[str, tuple[Status, str]] = {

@@ -27,6 +27,9 @@ WINDOW = 17
 MAX_ASPECT = 5
 """The longest picture: the canvas, and with it the time that a search takes, grows with its length."""
 
+MAX_FLOAT_PIXELS = 2**23
+"""Pixels of a frame above which it is shrunk in 8 bits first; 4K video stays below, so that nothing is rounded."""
+
 SIGMA = 3.0
 CLIP = 2.0
 _YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
@@ -54,9 +57,19 @@ def to_canvas(frames: NDArray[np.uint8], short: int = SHORT) -> Canvas:
     how = cv2.INTER_AREA if min(h, w) >= short else cv2.INTER_LINEAR
     out = np.empty((len(frames), 3, size[1], size[0]), np.float32)
     for t, frame in enumerate(frames):
-        small = cv2.resize(frame.astype(np.float32), size, interpolation=how)
+        small = cv2.resize(_bounded(frame).astype(np.float32), size, interpolation=how)
         out[t] = np.moveaxis(small.reshape(size[1], size[0], 3) @ _YUV.T, -1, 0)
     return out
+
+
+def _bounded(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A frame of MAX_FLOAT_PIXELS at most: as floats, larger ones would take four times their memory again."""
+    h, w = frame.shape[:2]
+    scale = (MAX_FLOAT_PIXELS / (h * w)) ** 0.5
+    if scale >= 1:
+        return frame
+    small: NDArray[np.uint8] = cv2.resize(frame, (int(w * scale), int(h * scale)), interpolation=cv2.INTER_AREA)
+    return small
 
 
 def moving(canvas: Canvas) -> Canvas:

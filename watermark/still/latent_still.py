@@ -8,6 +8,7 @@ stays close to the unmarked one. Reading needs one VAE encode and the key: no pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from safegen.errors import WatermarkError
+from safegen.opencv import cv2
 from safegen.types import Json
 from safegen.watermark import fastvae
 from safegen.watermark.base import LIST_SIZE, Extraction, Progress, check_frames, conclude
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["Recipe", "StillEmbedder", "StillExtractor", "embed_latents", "extract_frames", "load_vae", "vae_digest"]
 
 SCHEME = carrier.SCHEME
+MAX_READ_PIXELS = 2**23
+"""Pixels of all frames together, of two at least, up to which they are read at their own size: eight frames of 720p,
+2048 x 2048 for a still. What the VAE takes grows with them."""
+
 _EASY_SAMPLES = 14_000
 """Latents with fewer values than this get proportionally more iterations."""
 
@@ -193,13 +199,14 @@ def extract_frames(
 ) -> Extraction:
     """Read uint8 RGB ``frames [T, H, W, 3]`` blindly through ``vae``.
 
-    The clip's own shape is tried first, then each of ``shapes`` (T, H, W): shapes that clips were generated in, tried
-    by resizing. Every try is a hypothesis that the p-value pays for. Raises WatermarkError when the frames are no clip.
+    The clip's own shape, MAX_READ_PIXELS at most, is tried first, then each of ``shapes`` (T, H, W): shapes that clips
+    were generated in, tried by resizing. Every try is a hypothesis that the p-value pays for. Raises WatermarkError
+    when the frames are no clip.
     """
     check_key(key)
     check_frames(frames)
     fastvae.latent_stats(vae)  # refuses a VAE that cannot be read at all
-    own = _fit(vae, frames.shape[:3])
+    own = _fit(vae, _bounded(frames.shape[:3]))
     tries = list(dict.fromkeys([own, *(_fit(vae, s) for s in shapes)]))
     best: tuple[float, Payload | None, float, tuple[int, int, int]] = (0.0, None, 0.0, own)
     for shape in tries:
@@ -211,6 +218,12 @@ def extract_frames(
     statistic, payload, agreement, shape = best
     evidence: dict[str, Json] = {"shape": list(shape), "bit_agreement": round(agreement, 4), "alignments": len(tries)}
     return conclude(SCHEME, statistic, payload, len(tries), evidence)
+
+
+def _bounded(shape: Sequence[int]) -> tuple[int, int, int]:
+    t, h, w = (int(v) for v in shape)
+    scale = min(1.0, math.sqrt(MAX_READ_PIXELS / (max(t, 2) * h * w)))
+    return t, max(1, int(h * scale)), max(1, int(w * scale))
 
 
 def _fit(vae: Any, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -228,7 +241,8 @@ def _read_at_shape(
 ) -> tuple[float, Payload | None, float]:
     device = next(vae.parameters()).device
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        video = torch.from_numpy(np.array(frames[: shape[0]])).to(device).permute(3, 0, 1, 2)[None]
+        seen = np.stack([_shrunk(frame, shape[1:]) for frame in frames[: shape[0]]])
+        video = torch.from_numpy(seen).to(device).permute(3, 0, 1, 2)[None]
         video = video.float() / 127.5 - 1
         if tuple(video.shape[3:]) != shape[1:]:
             flat = nnf.interpolate(video[0].transpose(0, 1), size=shape[1:], mode="bicubic", antialias=True)
@@ -238,6 +252,14 @@ def _read_at_shape(
             return 0.0, None, 0.0  # no writer could have marked a clip of this shape
         layout = carrier.place(key, tuple(latents.shape))  # type: ignore[arg-type]
         return carrier.read(carrier.whiten(latents), layout, key, LIST_SIZE)
+
+
+def _shrunk(frame: NDArray[np.uint8], size: Sequence[int]) -> NDArray[np.uint8]:
+    """A frame of at most twice ``size`` (H, W) along each side, still in 8 bits: the rest is done in floats."""
+    height, width = (min(have, 2 * wanted) for have, wanted in zip(frame.shape[:2], size, strict=True))
+    if (height, width) == frame.shape[:2]:
+        return frame
+    return np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class StillExtractor:

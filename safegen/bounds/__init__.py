@@ -1,0 +1,1 @@
+"""What work on a file may take, whatever the file says: time, memory."""
