@@ -99,8 +99,9 @@ class _Answer:
         if self.verdict is not None:
             entry = "" if self.verdict.entry is None else f", ledger entry {self.verdict.entry}"
             told = "" if self.verdict.content_id is None else f"content id {self.verdict.content_id}{entry}"
-            failed = len(self.strict.failed) if self.strict else 0
-            told += f"{'; ' if told else ''}{failed} strict requirements do not hold" if failed else ""
+            if self.strict and self.strict.failed:
+                older = f"sound, of C2PA {self.strict.older}: " if self.strict.only_older else ""
+                told += f"{'; ' if told else ''}{older}{len(self.strict.failed)} strict requirements do not hold"
         typer.echo(f"{self.label.upper():<12}  {self.file}{f': {told}' if told else ''}")
 
 

@@ -75,3 +75,22 @@ def test_a_stamped_clip_is_verified_strictly_at_home_and_where_its_signer_is_lis
     assert set(failed(printed)) == {"strict:verdict", "strict:signer"}
     printed = other.json("verify", clip, "--strict", "--accept-listed", code=0)
     assert (printed["verdict"], failed(printed)) == ("unverified", {})
+
+
+@pytest.mark.slow
+def test_a_listed_signers_file_of_an_older_version_failed_like_a_forged_one(tmp_path: Path, shared_data: Path) -> None:
+    folder, shell = shared_data / "c2pa", Shell(Home(tmp_path / "home"))
+    older = folder / "adobe-20220124-CA.jpg"
+    shell("keys", "init", code=0)
+    shell("trust", "add", folder / "trust" / "c2pa-rs-test-roots.pem", "--name", "test-roots", code=0)
+    told = shell("verify", older, "--strict", "--accept-listed", code=5).stdout
+    assert "OLDER VERSION" in told
+    assert "follows C2PA 1," in told
+    printed = shell.json("verify", older, "--strict", "--accept-listed", code=5)
+    assert (printed["verdict"], printed["strict"]["passed"]) == ("unverified", False)
+    assert printed["strict"]["older_version"] == "1"
+    shell("verify", older, "--strict", code=1)  # whose list nobody has asked to accept
+    changed = folder / "adobe-20220124-XCA.jpg"
+    shell("verify", changed, "--strict", "--accept-listed", code=1)
+    told = shell("verify", older, changed, "--strict", "--accept-listed", code=1).stdout
+    assert "sound, of C2PA 1: " in told
