@@ -12,12 +12,16 @@ from safegen.errors import LedgerError, SafegenError
 from safegen.generators import load, resolve, vae_folder
 from safegen.media import decode
 from safegen.release.marking import NOISE_SCHEME, PIXEL_SCHEME, STILL_FRAMES, STILL_SCHEME
-from safegen.settings import ISSUED_IDS, Home
-from safegen.types import Basis, Clip, ContentId, Finding, Json, Progress, Status
+from safegen.settings import ISSUED_IDS, MARK_FRAMES, Home
+from safegen.types import Basis, ContentId, Finding, Json, Progress, Status
 from safegen.watermark.base import MarkStatus
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from safegen.keys import KeyStore
+    from safegen.verification.beginning import Beginning
     from safegen.watermark.base import Extraction, Extractor
 
 # Imported where they are used: what loads cv2 or sqlalchemy.
@@ -44,7 +48,9 @@ class MarkReader:
         self._home = home
         self._progress = progress
 
-    def read(self, path: Path, clip: Clip | None, keys: Sequence[KeyStore], key_problem: str, unseen: str = "") -> Mark:
+    def read(
+        self, path: Path, clip: Beginning | None, keys: Sequence[KeyStore], key_problem: str, unseen: str = ""
+    ) -> Mark:
         """Look under the watermark keys of ``keys``. ``clip``: the file's beginning, None to leave the mark alone.
 
         Whatever hinders is in the finding; ``key_problem`` says why there are no keys where there should be, ``unseen``
@@ -65,7 +71,7 @@ class MarkReader:
         except SafegenError as error:
             return Mark(not_run(Basis.WATERMARK, f"The mark could not be looked for: {error}"))
 
-    def _extract(self, path: Path, clip: Clip, keys: Sequence[KeyStore]) -> Mark:
+    def _extract(self, path: Path, clip: Beginning, keys: Sequence[KeyStore]) -> Mark:
         """Look for a mark of any of ``keys``: the clip mark in the whole file, then the others in its beginning."""
         marks = list(dict.fromkeys(k.watermark_key for k in keys))  # stores set aside by `renew` share theirs
         best: Extraction | None = None
@@ -92,7 +98,7 @@ class MarkReader:
         return Mark(Finding(Basis.WATERMARK, Status.ABSENT, "No mark of this home was found.", evidence))
 
     def _readers(
-        self, path: Path, clip: Clip, marks: Sequence[bytes], unread: list[str]
+        self, path: Path, clip: Beginning, marks: Sequence[bytes], unread: list[str]
     ) -> Iterator[tuple[str, Callable[[], Extraction]]]:
         """Yield the ways to read a mark, cheapest first; what cannot be loaded is named in ``unread``."""
         from safegen.watermark.clip.extraction import extract_stream
@@ -101,16 +107,21 @@ class MarkReader:
         def under_all(extractor: Extractor) -> Callable[[], Extraction]:
             return lambda: max((extractor.extract_frames(clip.frames, key) for key in marks), key=_rank)
 
-        still = len(clip.frames) <= STILL_FRAMES
+        still = clip.info.frames <= STILL_FRAMES
+        once = _Pass(path, clip.info.frames)
         if not still:
-            yield "clip", lambda: extract_stream(decode(path, tolerant=True), marks, issued=self._issued())
+            yield "clip", lambda: extract_stream(once.frames(), marks, issued=self._issued())
+            still = once.count <= STILL_FRAMES  # more were announced than could be decoded
         for record in self._records(still):
             try:
                 source = _reading_source(record)
                 yield record.model, under_all(make_extractor(record.scheme, vae=source, shapes=record.shapes))
             except SafegenError as error:
                 unread.append(f"{record.model}: {error}.")
-        yield PIXEL_SCHEME, under_all(make_extractor(PIXEL_SCHEME))
+        if still:
+            yield PIXEL_SCHEME, under_all(make_extractor(PIXEL_SCHEME))
+        else:
+            yield PIXEL_SCHEME, lambda: max((once.pixels.extraction(key) for key in marks), key=_rank)
 
     def _records(self, still: bool) -> list[VaeRecord]:
         """The models through which this home's other marks are read: stills' for stills, keyed noise for clips."""
@@ -129,6 +140,26 @@ class MarkReader:
                 return ledger.content_ids(ISSUED_IDS)
         except LedgerError:
             return []  # step (4) says so
+
+
+class _Pass:
+    """One decoding for the two readers of clips: while the frames go by, some are summed up for the pixel mark."""
+
+    def __init__(self, path: Path, expected: int) -> None:
+        from safegen.watermark.pixel import PixelSums, frame_step
+
+        self._path = path
+        self._step = frame_step(min(expected, MARK_FRAMES))
+        self.pixels = PixelSums()
+        self.count = 0
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield all frames, uint8 [H, W, 3] each."""
+        for frame in decode(self._path, tolerant=True):
+            if self.count < MARK_FRAMES and self.count % self._step == 0:
+                self.pixels.add(frame)
+            self.count += 1
+            yield frame
 
 
 def _reading_source(record: VaeRecord) -> Any:

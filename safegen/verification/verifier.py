@@ -40,12 +40,13 @@ from safegen.errors import (
     TimeLimitError,
 )
 from safegen.keys import KeyStore
-from safegen.media import probe, read_clip
+from safegen.media import probe
 from safegen.media.fragments import joined
 from safegen.provenance.kept_manifests import load_manifest
 from safegen.provenance.trust import Trust
-from safegen.settings import MARK_FRAMES, Home
-from safegen.types import LOOKS_ALG, Basis, Clip, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
+from safegen.settings import Home
+from safegen.types import LOOKS_ALG, Basis, ContentId, Finding, Json, Progress, Status, Verdict, VerdictKind
+from safegen.verification.beginning import Beginning
 from safegen.verification.coverage import is_whole, note_what_else_is_shown, note_what_is_marked
 from safegen.verification.credential_judging import Judged, judge_credential
 from safegen.verification.label_finding import find_labels
@@ -136,7 +137,7 @@ class Verifier:
             unseen = why_unseen(path, readable)
         metadata = self._credential(first, keys, fragments)  # (2)
         check_time()
-        clip = None if unseen else self._read(path)
+        clip = Beginning(path, readable.result()) if self._neural and not unseen else None
         mark = self._mark(path, clip, keys, key_problem, metadata, unseen)  # (3)
         if mark.content_id is not None and not metadata.ours:
             mark = note_what_else_is_shown(mark, path)
@@ -179,13 +180,10 @@ class Verifier:
 
     # -- (3) mark ------------------------------------------------------------------------------------------------------
 
-    def _read(self, path: Path) -> Clip | None:
-        return read_clip(path, max_frames=MARK_FRAMES, tolerant=True) if self._neural else None
-
     def _mark(
         self,
         path: Path,
-        clip: Clip | None,
+        clip: Beginning | None,
         keys: Sequence[KeyStore],
         key_problem: str,
         metadata: Judged,
@@ -266,7 +264,7 @@ class Verifier:
 
     # -- (5) passive detector ------------------------------------------------------------------------------------------
 
-    def _forensic(self, clip: Clip | None, unseen: str) -> Finding:
+    def _forensic(self, clip: Beginning | None, unseen: str) -> Finding:
         if not self._forensic_asked or (clip is None and not unseen):
             return not_run(Basis.FORENSIC, "The passive detector was not asked (--forensic).")
         if clip is None:

@@ -143,10 +143,9 @@ def _readings(change: Canvas, key: bytes, look: bool) -> Iterator[_Reading]:
     first = _read_along(change, key, untouched, plain)
     yield first
     path = _follow(change, plain)
-    followed = None
     if (path != untouched).any():
-        followed = _read_along(change, key, path, plain)
-        if followed.signpost > max(PRESENT_Z, first.signpost + 0.5):
+        followed = _read_where_present(change, key, path, plain, max(PRESENT_Z, first.signpost + 0.5))
+        if followed is not None:
             yield followed
     if not look:
         return
@@ -156,8 +155,8 @@ def _readings(change: Canvas, key: bytes, look: bool) -> Iterator[_Reading]:
         path = _follow(change, start)
         better = search.refine(change[:SEARCH_FRAMES], path[:SEARCH_FRAMES], start)
         path = _follow(change, better)
-        found = _read_along(change, key, path, better)
-        if found.signpost >= PRESENT_Z:
+        found = _read_where_present(change, key, path, better, PRESENT_Z)
+        if found is not None:
             yield found
 
 
@@ -178,8 +177,23 @@ def _lay(pictures: Canvas, matrix: search.Matrix) -> tuple[Canvas, tuple[int, in
 
 def _read_along(change: Canvas, key: bytes, path: NDArray[np.int64], place: search.Alignment) -> _Reading:
     samples = _samples(change, path, place.matrix)
+    return _decoded(samples, reading.signpost_fit(samples), key, path, place)
+
+
+def _read_where_present(
+    change: Canvas, key: bytes, path: NDArray[np.int64], place: search.Alignment, least: float
+) -> _Reading | None:
+    """The reading, where the signpost stands out so far: what it does not point at is not worth a decoding."""
+    samples = _samples(change, path, place.matrix)
+    signpost = reading.signpost_fit(samples)
+    return _decoded(samples, signpost, key, path, place) if signpost >= least else None
+
+
+def _decoded(
+    samples: NDArray[np.float32], signpost: float, key: bytes, path: NDArray[np.int64], place: search.Alignment
+) -> _Reading:
     statistic, payload, agreement = decode_samples(samples, key)
-    return _Reading(statistic, payload, agreement, reading.signpost_fit(samples), path, place.matrix)
+    return _Reading(statistic, payload, agreement, signpost, path, place.matrix)
 
 
 def decode_samples(samples: NDArray[np.float32], key: bytes) -> tuple[float, Payload | None, float]:
