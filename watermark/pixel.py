@@ -29,6 +29,9 @@ SCALE = 36
 MAX_READ_FRAMES = 32
 """Longer clips are read at this many evenly spaced frames."""
 
+STRIP_BLOCKS = 2**15
+"""Blocks that are reckoned with at once: all of 1920x1080."""
+
 
 class PixelScheme:
     """Embedder and extractor of the pixel scheme."""
@@ -93,8 +96,15 @@ class PixelSums:
 def largest_values(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Largest singular value of every block of a frame, uint8 RGB [H, W, 3], in raster order: [blocks].
 
-    The library takes each block's cosine transform first, which changes no singular value.
+    A large frame is read strip by strip, for what is reckoned with takes fifty times the memory of its pixels. The
+    library takes each block's cosine transform first, which changes no singular value.
     """
+    high = 8 * max(1, STRIP_BLOCKS // max(1, frame.shape[1] // 8))
+    strips = range(0, max(1, frame.shape[0] // 8 * 8), high)
+    return np.concatenate([_largest_values(frame[top : top + high]) for top in strips])
+
+
+def _largest_values(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
     rows, columns = frame.shape[0] // 8, frame.shape[1] // 8
     u = cv2.cvtColor(frame[: 8 * rows, : 8 * columns], cv2.COLOR_RGB2YUV)[:, :, 1].astype(np.float64)
     haar = (u[0::2, 0::2] + u[0::2, 1::2] + u[1::2, 0::2] + u[1::2, 1::2]) / 2

@@ -16,6 +16,7 @@ from safegen.media import images, probe, probing, read_clip
 from safegen.media.formats import identify
 from safegen.media.images import hidden_layers, image_size, load_image
 from safegen.media.presentation import presentation
+from safegen.watermark import pixel
 from safegen.watermark.clip.reading import MAX_FLOAT_PIXELS, to_canvas
 
 
@@ -96,6 +97,7 @@ def test_more_packets_than_any_clip_has_are_refused(
         probe(path, tolerant=True)
 
 
+@pytest.mark.slow
 def test_times_of_frames_take_eight_bytes_each(one_frame: bytes, tmp_path: Path) -> None:
     path = tmp_path / "many.mp4"
     path.write_bytes(clips.wide_table(one_frame, 20_000))
@@ -111,3 +113,12 @@ def test_a_large_frame_is_shrunk_before_it_becomes_floats() -> None:
     canvas = to_canvas(frame)
     assert canvas[0, 0, 10, 5] == pytest.approx(200, abs=1)
     assert canvas[0, 0, 10, -5] == pytest.approx(0, abs=1)
+
+
+def test_the_pixel_mark_of_a_large_frame_is_read_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = np.random.default_rng(3).integers(60, 200, (1027, 1030, 3), np.uint8)
+    whole, much = pixel.largest_values(frame), _peak(lambda: pixel.largest_values(frame))
+    monkeypatch.setattr(pixel, "STRIP_BLOCKS", 1000)
+    assert np.array_equal(pixel.largest_values(frame), whole)
+    assert len(whole) == 128 * 128
+    assert _peak(lambda: pixel.largest_values(frame)) < much / 4
