@@ -36,8 +36,8 @@ __all__ = ["Recipe", "StillEmbedder", "StillExtractor", "embed_latents", "extrac
 
 SCHEME = carrier.SCHEME
 MAX_READ_PIXELS = 2**23
-"""Pixels of all frames together, of two at least, up to which they are read at their own size: eight frames of 720p,
-2048 x 2048 for a still. What the VAE takes grows with them."""
+"""Pixels of all frames together, of four at least, up to which they are read at their own size: eight frames of 720p,
+1448 x 1448 for a still. What the VAE takes grows with them."""
 
 _EASY_SAMPLES = 14_000
 """Latents with fewer values than this get proportionally more iterations."""
@@ -222,7 +222,7 @@ def extract_frames(
 
 def _bounded(shape: Sequence[int]) -> tuple[int, int, int]:
     t, h, w = (int(v) for v in shape)
-    scale = min(1.0, math.sqrt(MAX_READ_PIXELS / (max(t, 2) * h * w)))
+    scale = min(1.0, math.sqrt(MAX_READ_PIXELS / (max(t, 4) * h * w)))
     return t, max(1, int(h * scale)), max(1, int(w * scale))
 
 
