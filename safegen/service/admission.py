@@ -71,7 +71,8 @@ class Admission:
         self._app = app
         self._settings = settings
         self._open: Counter[str] = Counter()
-        self._arriving = 0
+        self._arriving = 0  # requests whose bodies are on their way, and
+        self._leaving = 0  # those whose answers are: neither takes a place from others
         self._bodies: set[_Body] = set()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -83,15 +84,23 @@ class Admission:
         if self._open[address] >= self._settings.per_address:
             await _answer(send, 429, "too many requests of this address at once")
             return
-        if self._open.total() - self._arriving >= self._settings.requests:
+        if self._open.total() - self._arriving - self._leaving >= self._settings.requests:
             await _answer(send, 503, "as many requests are open as this service takes")
             return
+
+        async def leaving(message: Message) -> None:
+            self._leaving += 1
+            try:
+                await send(message)
+            finally:
+                self._leaving -= 1
+
         self._open[address] += 1
         try:
             if _has_body(scope):
-                await self._with_body(address, scope, receive, send)
+                await self._with_body(address, scope, receive, leaving)
             else:
-                await self._app(scope, receive, send)
+                await self._app(scope, receive, leaving)
         finally:
             self._open[address] -= 1
             if not self._open[address]:
