@@ -337,12 +337,37 @@ def in_probes_document() -> str:
     return "\n".join(lines) + "\n"
 
 
+def in_model_document() -> str:
+    data = result("model/probe.json")
+    judge = data["judge"]["through_vae"]
+    rows = (
+        ("shape", data["shape"], judge["shape"]),
+        ("colour", data["color"], judge["color"]),
+        ("ground", data["ground"], judge["ground"]),
+        ("sky", data["sky"], judge["sky"]),
+        ("a solid in the frame, of all frames", data["present"], None),
+        ("the solid's way, where it shows in its place", data["motion"], None),
+    )
+    return "\n".join(
+        [
+            f"What {data['prompts']} held-back prompts state and the clips show, said by a classifier of drawn scenes "
+            f"(`{data['command']}`, {data['date']}, {data['machine']}); beside it, what that classifier gets right of "
+            f"{data['judge']['pictures']} drawn scenes that went through the VAE:",
+            "",
+            "| as asked | clips | the judge |",
+            "|---|---|---|",
+            *(f"| {name} | {found:.0%} | {'' if right is None else f'{right:.0%}'} |" for name, found, right in rows),
+        ]
+    )
+
+
 DOCUMENTS = {
     "README.md": in_readme,
     "docs/figures.md": in_figures_document,
     "docs/watermark-calibration.md": round_trip,
     "docs/watermark.md": in_watermark_document,
     "docs/probes.md": in_probes_document,
+    "docs/embedded-model.md": in_model_document,
 }
 
 

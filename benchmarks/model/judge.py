@@ -2,8 +2,9 @@
 
     python benchmarks/model/judge.py WEIGHTS [--pictures 4000] [--epochs 12]
 
-It learns from drawn scenes, softened and shaken as a VAE and a denoiser do, and is itself judged on others, as they are
-and after a VAE. It says the kind of solid ("none" where there is none), colour, ground and sky, and where the solid is.
+It learns from drawn scenes, softened and shaken as a VAE and a denoiser do, and is itself judged on others (probe.py
+also judges it after the VAE). It says the kind of solid ("none" where there is none), colour, ground and sky, and where
+the solid is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SIDE = 96  # pixels of what it looks at
 SIZE = 192
 ASPECTS = ("shape", "color", "ground", "sky")
 CLASSES = {a: (*world.KINDS[a], "none") if a == "shape" else world.KINDS[a] for a in ASPECTS}
+_WEIGHTS = {"shape": 3.0, "color": 1.0, "ground": 0.5, "sky": 0.5}  # of the losses: solids are hardest to tell apart
 _BARE = 0.1  # share of pictures without a solid
 
 
@@ -103,7 +105,9 @@ def train(pictures: int, epochs: int) -> Judge:
         pick = torch.randint(len(x), (batch,))
         seen, where = shaken(x[pick], places[pick])
         scores, place = judge(seen)
-        loss = sum(functional.cross_entropy(scores[a], numbers[pick, i]) for i, a in enumerate(ASPECTS))
+        loss = sum(
+            w * functional.cross_entropy(scores[a], numbers[pick, ASPECTS.index(a)]) for a, w in _WEIGHTS.items()
+        )
         there = where[:, 0] >= 0
         loss = loss + 10 * functional.smooth_l1_loss(place[there], where[there], beta=0.02)
         optimiser.zero_grad()

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,10 @@ import numpy as np
 import torch
 
 from safegen.generators import Card, decode_latents, load, model_facts, resolve, sample, sampling
-from safegen.tinymodel.training.ray_marched.scenes import render
-from safegen.tinymodel.training.ray_marched.train_vae import to_video
+from safegen.tinymodel.training.render import draw
+from safegen.tinymodel.training.vae import to_video
 from safegen.watermark import fastvae
+from safegen.watermark.layouts import call_shape
 
 PROMPT = "a red ball bouncing on grass under a clear blue sky"
 FIRST_SEED = 9_000_000
@@ -32,6 +34,11 @@ FIRST_SEED = 9_000_000
 def psnr(a: Any, b: Any) -> float:
     error = np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-12)))
+
+
+def scene(call: dict[str, Any], seed: int) -> torch.Tensor:
+    """A drawn scene of the call's size, uint8 [1, T, H, W, 4]."""
+    return draw(random.Random(seed), 1, call["num_frames"], call["height"])[0]
 
 
 def timed(work: Callable[[], Any], repeats: int = 3) -> dict[str, float]:
@@ -50,10 +57,10 @@ def reconstruction(pipe: Any, call: dict[str, Any], clips: int) -> dict[str, Any
     """PSNR of VAE encode and decode on unseen scenes, by clip, and the latents' effective rank."""
     values, latents = [], []
     for i in range(clips):
-        drawn, _ = render(1, frames=call["num_frames"], size=call["height"], seed=FIRST_SEED + i, plain=True)
+        drawn = scene(call, FIRST_SEED + i)
         with torch.no_grad():
             latents.append(fastvae.encode(pipe.vae, to_video(drawn)))
-        values.append(psnr(decode_latents(pipe, latents[-1]), drawn[0, ..., :3].numpy()))
+        values.append(psnr(decode_latents(pipe, latents[-1], call_shape(pipe, call)), drawn[0, ..., :3].numpy()))
     channels = torch.cat([v[0].flatten(1) for v in latents], 1)
     share = torch.linalg.eigvalsh(torch.corrcoef(channels)).clamp_min(1e-9)
     share = share / share.sum()
@@ -65,13 +72,13 @@ def reconstruction(pipe: Any, call: dict[str, Any], clips: int) -> dict[str, Any
     }
 
 
-def decoding(pipe: Any, exact: Any, latents: torch.Tensor) -> dict[str, Any]:
+def decoding(pipe: Any, exact: Any, latents: torch.Tensor, call: dict[str, Any]) -> dict[str, Any]:
     """Times of the decode, whole-clip and by chunks, with and without autocast."""
     limit, times = sampling.WHOLE_CLIP_BYTES, {}
     for name, which in (("autocast", pipe), ("float32", exact)):
         for way, size in (("whole_clip", limit), ("by_chunks", 0)):
             sampling.WHOLE_CLIP_BYTES = size
-            times[f"{way}_{name}"] = timed(lambda which=which: decode_latents(which, latents))
+            times[f"{way}_{name}"] = timed(lambda which=which: decode_latents(which, latents, call_shape(which, call)))
     sampling.WHOLE_CLIP_BYTES = limit
     return times
 
@@ -88,7 +95,7 @@ def main() -> None:
     shape = Card.read(ref).geometry.latent_shape(call["height"], call["width"], call["num_frames"])
     latents = torch.randn(1, pipe.vae.config.z_dim, *shape, generator=torch.Generator().manual_seed(0))
     quick, slow = (sample(p, call, prompt=PROMPT, seed=3) for p in (pipe, exact))
-    drawn = render(1, frames=call["num_frames"], size=call["height"], seed=FIRST_SEED, plain=True)[0][0, ..., :3]
+    drawn = scene(call, FIRST_SEED)[0, ..., :3]
     started = sample(load(ref, mode="image"), call, prompt=PROMPT, seed=3, image=drawn[0].numpy())
     again = load(ref, mode="video")
     redrawn = {}
@@ -115,7 +122,7 @@ def main() -> None:
             "float32": timed(lambda: sample(exact, call, prompt=PROMPT, seed=3), 2),
             "psnr_autocast_against_float32_db": round(psnr(quick, slow), 2),
         },
-        "decoding": decoding(pipe, exact, latents),
+        "decoding": decoding(pipe, exact, latents, call),
         "image_to_video_first_frame_psnr_db": round(psnr(started[0], drawn[0]), 2),
         "video_to_video_psnr_by_strength_db": redrawn,
     }

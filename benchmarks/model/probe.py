@@ -1,16 +1,19 @@
 """Draw held-back prompts with a model of the little world and have the judge say whether they show what was asked.
 
-    python benchmarks/model/probe.py --model PIPE --judge WEIGHTS [--prompts 50] [--frames 25] [--sheet FILE.png]
+    python benchmarks/model/probe.py --judge WEIGHTS [--model PIPE] [--prompts 100] [--sheet FILE.png] [--results FILE]
 
 A line of JSON says, of what each prompt states: the share of clips with the right solid, colour, ground and sky (in the
 middle frame), the share of frames in which a solid is seen, and of those whose motion shows in the solid's place the
-share that moves as asked.
+share that moves as asked. ``--results`` writes it with what the judge itself gets right, on drawn pictures and on those
+that went through the model's VAE.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import random
 import time
 from pathlib import Path
@@ -21,8 +24,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from safegen.generators import Card, load, resolve, sample
+from safegen.generators import Card, decode_latents, load, model_facts, resolve, sample
+from safegen.tinymodel.training.vae import to_video
 from safegen.tinymodel.training.world import ASPECTS, Caption, caption, draw_scene
+from safegen.watermark import fastvae
+from safegen.watermark.layouts import ClipShape
 
 SEED = 77_000_000  # of the prompts, which training never draws from
 _FAR = 0.06  # of the picture: less is no motion
@@ -72,6 +78,21 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {k: round(float(np.mean(v)), 3) for k, v in told.items() if v}
 
 
+@torch.inference_mode()
+def judge_figures(judge: judging.Judge, pipe: Any, count: int = 300) -> dict[str, Any]:
+    """What the judge gets right on pictures that it never saw: as drawn, and through the VAE."""
+    pictures, numbers, places = judging.drawn(count, 2)
+    again = []
+    for picture in pictures:
+        latents = fastvae.encode(pipe.vae, to_video(picture[None, None]))
+        again.append(torch.from_numpy(decode_latents(pipe, latents, ClipShape(1, *picture.shape[:2])))[0])
+    return {
+        "pictures": len(pictures),
+        "drawn": judging.accuracy(judge, pictures, numbers, places),
+        "through_vae": judging.accuracy(judge, torch.stack(again), numbers, places),
+    }
+
+
 def sheet(clips: list[NDArray[np.uint8]], path: Path) -> None:
     """Stills eight in a row; of clips five frames each, two clips in a row."""
     from PIL import Image
@@ -86,10 +107,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--judge", type=Path, required=True)
-    parser.add_argument("--prompts", type=int, default=50)
+    parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--frames", type=int, default=25)
     parser.add_argument("--guidance", type=float)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="a file of lines to add to")
+    parser.add_argument("--results", type=Path, help="a file to write")
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--each", action="store_true", help="print what is seen in each clip")
     given = parser.parse_args()
@@ -118,6 +140,17 @@ def main() -> None:
     if given.out:
         with given.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+    if given.results:
+        report = {
+            "command": "python benchmarks/model/probe.py --judge WEIGHTS --results benchmarks/model/probe.json",
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            "model": model_facts(ref),
+            **{k: v for k, v in line.items() if k != "time"},
+            "judge": judge_figures(judge, pipe),
+            "each": rows,
+        }
+        given.results.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     if given.sheet:
         sheet(clips, given.sheet)
 

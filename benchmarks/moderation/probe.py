@@ -33,7 +33,8 @@ from safegen.generators.training.probe_fit import figures, fit, is_held_out
 from safegen.keys import KeyStore
 from safegen.policies.probes.probe_set import LATENTS, SHIPPED, STOP_SCORE, TEXT_STATES
 from safegen.settings import Home
-from safegen.tinymodel.training.ray_marched.world import COLOR_WORDS, GROUNDS, SHAPE_WORDS, SKIES, captions
+from safegen.tinymodel.training.vocabulary import COLORS, GROUNDS, SHAPES, SKIES
+from safegen.tinymodel.training.world import captions
 
 RESULTS = Path(__file__).parent / "results" / "probe.json"
 STEPS = (1, 2, 3, 4)
@@ -43,11 +44,11 @@ NOTE = "A stand-in: scenes on water, for the embedded model draws nothing that a
 FALSE_STOPS = 0.01
 SEED = 5
 CONCEPTS: Mapping[str, Sequence[str]] = {
-    "water (ground)": GROUNDS["water"][2],
-    "snow (ground)": GROUNDS["snow"][2],
-    "night (sky)": SKIES["night"][4],
-    "red (colour of a thing)": COLOR_WORDS["red"],
-    "ball (shape of a thing)": SHAPE_WORDS["ball"],
+    "water (ground)": GROUNDS["water"].words,
+    "snow (ground)": GROUNDS["snow"].words,
+    "night (sky)": SKIES["night"].words,
+    "red (colour of a thing)": COLORS["red"][1],
+    "ball (shape of a thing)": SHAPES["ball"],
 }
 TIMED = 5
 
@@ -78,7 +79,7 @@ def concepts(prompts: Sequence[str], text: NDArray[np.float32], latents: NDArray
 
 def other_wordings(prompts: Sequence[str], text: NDArray[np.float32], latents: NDArray[np.float32]) -> dict[str, Any]:
     """Water, trained without one of its wordings and tested on that one."""
-    words = GROUNDS["water"][2]
+    words = GROUNDS["water"].words
     held_out = np.array([is_held_out(p, 0.3) for p in prompts])
     labels = np.array([holds(p, words) for p in prompts])
     report: dict[str, Any] = {}
@@ -125,8 +126,8 @@ def run_once(pipe: Any, call: Mapping[str, Any], prompt: str, probes: Sequence[P
 
 def saved(pipe: Any, call: Mapping[str, Any], prompts: Sequence[str], text: Path, latents: Path) -> dict[str, Any]:
     """What whole runs take, runs that a probe stops, and what asking costs where it stops nothing."""
-    wet = [p for p in prompts if holds(p, GROUNDS["water"][2]) and is_held_out(p, 0.3)][:TIMED]
-    dry = [p for p in prompts if not holds(p, GROUNDS["water"][2]) and is_held_out(p, 0.3)][:TIMED]
+    wet = [p for p in prompts if holds(p, GROUNDS["water"].words) and is_held_out(p, 0.3)][:TIMED]
+    dry = [p for p in prompts if not holds(p, GROUNDS["water"].words) and is_held_out(p, 0.3)][:TIMED]
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         KeyStore.init(home)
@@ -167,8 +168,8 @@ def main() -> int:
     options = parser.parse_args()
     ref = resolve("tiny")
     pipe, call = load(ref), Card.read(ref).resolve()
-    prompts = list(dict.fromkeys(captions(options.prompts, SEED, plain=True)))
-    rows = [Labelled(p, holds(p, GROUNDS["water"][2])) for p in prompts]
+    prompts = list(dict.fromkeys(captions(options.prompts, SEED)))
+    rows = [Labelled(p, holds(p, GROUNDS["water"].words)) for p in prompts]
 
     def progress(done: int, total: int) -> None:
         if done % 100 == 0:

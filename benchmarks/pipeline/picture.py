@@ -1,10 +1,9 @@
 """README's picture: a marked clip, the same clip stripped and re-encoded, and what ``safegen verify`` says of that.
 
     make picture
-    python benchmarks/pipeline/picture.py [--text] [--out docs/pictures/stripped.png]
+    python benchmarks/pipeline/picture.py [--out docs/pictures/stripped.png]
 
 Everything in it is real: the embedded model draws the clip, ffmpeg strips it, the words are those that verify prints.
-The model redraws a scene of its own little world (video-to-video); with ``--text`` it draws from the prompt alone.
 The stripped file is deleted with the folder that it lies in. The picture keeps its words as a PNG text, for a test.
 Needs the font DejaVu Sans Mono.
 """
@@ -18,7 +17,6 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +26,8 @@ from PIL.PngImagePlugin import PngInfo
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-SCENE = 1115  # of safegen.tinymodel.training.ray_marched.scenes: a red ball bouncing on grass
-STRENGTH = 0.35  # how much of the scene the model redraws
-SEED = 1
-PROMPT = "a big glossy red ball bouncing on green grass in daylight"
+SEED = 4
+PROMPT = "a red ball bouncing on green grass in daylight"
 STRIP = "ffmpeg -i clip.mp4 -map_metadata -1 -c:v libx264 -crf 30 stripped.mp4"
 VERIFY = "safegen verify stripped.mp4"
 
@@ -56,7 +52,7 @@ class Shown:
     printed: str
 
 
-def make(folder: Path, *, text: bool) -> Shown:
+def make(folder: Path) -> Shown:
     """Draw, strip and verify in ``folder``."""
     home = folder / "home"
     environment = os.environ | {"SAFEGEN_HOME": str(home), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
@@ -68,7 +64,7 @@ def make(folder: Path, *, text: bool) -> Shown:
         return done.stdout.decode()
 
     safegen_command("keys", "init")
-    content_id = _generate(folder, home, text=text)
+    content_id = _generate(folder, home)
     from safegen.media.ffmpeg_process import executable
 
     words = STRIP.split()
@@ -77,23 +73,16 @@ def make(folder: Path, *, text: bool) -> Shown:
     return Shown(folder / "clip.mp4", content_id, folder / "stripped.mp4", printed)
 
 
-def _generate(folder: Path, home: Path, *, text: bool) -> str:
+def _generate(folder: Path, home: Path) -> str:
     from safegen.generation.pipeline import ProtectedPipeline
     from safegen.generation.run import Source
     from safegen.generators import Card, load, resolve
-    from safegen.media import encode_video
     from safegen.settings import Home
-    from safegen.tinymodel.training.ray_marched.scenes import render
 
     ref = resolve("tiny")
     card = Card.read(ref)
-    call: dict[str, Any] = dict(card.resolve())
-    if not text:
-        scene, _ = render(1, frames=call["num_frames"], size=call["width"], seed=SCENE, plain=True)
-        encode_video(scene[0, ..., :3].numpy(), card.fps, folder / "scene.mp4", crf=0)
-        call |= {"video": folder / "scene.mp4", "strength": STRENGTH}
     safe = ProtectedPipeline(Source(lambda mode: load(ref, mode=mode), ref=ref, fps=card.fps), home=Home(home))
-    return str(safe(PROMPT, output=folder / "clip.mp4", seed=SEED, **call).content_id)
+    return str(safe(PROMPT, output=folder / "clip.mp4", seed=SEED, **card.resolve()).content_id)
 
 
 def draw(shown: Shown) -> Image.Image:
@@ -158,11 +147,10 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Draw README's picture.")
-    parser.add_argument("--text", action="store_true", help="draw from the prompt alone, not from a scene")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures" / "stripped.png")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        shown = make(Path(folder), text=options.text)
+        shown = make(Path(folder))
         picture = draw(shown)
     words = PngInfo()
     words.add_itxt(KEY, shown.printed)

@@ -147,6 +147,12 @@ def caption(rng: random.Random, scene: Named) -> Caption:
     return Caption(text, states)
 
 
+def captions(count: int, seed: int) -> list[str]:
+    """Return captions of ``count`` scenes, without drawing them."""
+    rng = random.Random(seed)  # noqa: S311  # scenes are drawn by lot, keys are not
+    return [caption(rng, draw_scene(rng).named).text for _ in range(count)]
+
+
 def _article(opening: str, noun: str) -> str:
     if opening == "a" and noun[0] in "aeiou":
         return f"an {noun}"

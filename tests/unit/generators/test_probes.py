@@ -482,11 +482,11 @@ def test_without_scikit_learn_nothing_is_drawn(
 
 @pytest.mark.slow
 def test_the_command_line_trains_for_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from safegen.tinymodel.training.ray_marched.world import captions
+    from safegen.tinymodel.training.world import captions
 
     prompts = tmp_path / "prompts.jsonl"
-    dark = ("night", "moon", "stars", "dusk", "sunset", "evening", "golden hour")
-    lines = [{"prompt": p, "label": int(any(w in p for w in dark))} for p in captions(160, 3, plain=True)]
+    dark = ("night", "moon", "stars", "dusk", "sunset", "evening", "golden hour", "sun sets")
+    lines = [{"prompt": p, "label": int(any(w in p for w in dark))} for p in captions(160, 3)]
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
     shared = ["--prompts", str(prompts), "--source", TEXT_STATES, "--category", "stand_in", "--output", str(tmp_path)]
     assert main([*shared, "--name", "dark"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ def tiny() -> Any:
 @pytest.fixture(scope="module")
 def drawn() -> NDArray[np.uint8]:
     """A clip of the kind that the model knows, uint8 [9, 96, 96, 3]."""
-    from safegen.tinymodel.training.ray_marched.scenes import render
+    from safegen.tinymodel.training.render import draw
 
-    return render(1, frames=9, size=96, seed=3, plain=True)[0][0, ..., :3].numpy()
+    return draw(random.Random(3), 1, frames=9, size=96)[0][0, ..., :3].numpy()
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

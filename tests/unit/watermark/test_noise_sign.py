@@ -345,6 +345,28 @@ def test_the_denoiser_is_called_as_wan_calls_it(wan: Any, expand: bool, monkeypa
     assert calls == forward[::-1]
 
 
+def test_a_denoiser_that_predicts_the_data_goes_back_the_same_way(wan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import UniPCMultistepScheduler
+
+    flow = {"use_flow_sigmas": True, "flow_shift": 3.0}
+    final, model, own = plain(1, (1, 16, 2, 16, 16)), wan.transformer, wan.transformer.forward
+    torch.manual_seed(0)
+    monkeypatch.setattr(model.proj_out, "weight", torch.nn.Parameter(0.1 * torch.randn_like(model.proj_out.weight)))
+    monkeypatch.setattr(wan, "scheduler", UniPCMultistepScheduler(prediction_type="flow_prediction", **flow))
+    expected = inversion.invert_wan(wan, final, 4, 16)
+
+    def clean(hidden_states: torch.Tensor, timestep: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor]:
+        velocity = own(hidden_states=hidden_states, timestep=timestep, **kwargs)[0]
+        return (hidden_states - timestep.flatten()[0] / 1000 * velocity,)
+
+    monkeypatch.setattr(model, "forward", clean)
+    monkeypatch.setattr(wan, "scheduler", UniPCMultistepScheduler(prediction_type="sample", **flow))
+    back = inversion.invert_wan(wan, final, 4, 16)
+    moved = (expected - final).norm()
+    assert moved > 0.05 * final.norm()
+    assert (back - expected).norm() < 0.02 * moved, "times are rounded to whole ones, and bfloat16 rounds too"
+
+
 @pytest.mark.slow
 def test_both_readers_are_paid_for(wan: Any) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (21, 128, 128, 3), np.uint8)
