@@ -266,8 +266,8 @@ def extract_stream(
 ) -> Extraction:
     """``extract_frames`` for clips of any length, frame by frame ([H, W, 3]), in bounded memory and under several keys.
 
-    The clip is read WINDOW_FRAMES at a time; stretches of a window that the first payload leaves unmarked are read
-    once more, for a second one. Moved pictures are searched for in the SEARCHED_WINDOWS with the clearest signposts.
+    The clip is read WINDOW_FRAMES at a time; stretches of a window that one payload leaves unmarked are read
+    once more, for another one. Moved pictures are searched for in the SEARCHED_WINDOWS with the clearest signposts.
     """
     best: _Outcome | None = None
     clearest: list[tuple[float, int, Canvas]] = []
@@ -318,13 +318,22 @@ def _read_window(canvas: Canvas, keys: Sequence[bytes]) -> Iterator[tuple[_Outco
         found = _look(canvas, key, look=False)
         yield found, 0
         if found.payload is not None:
-            for first, last in unmarked(found.segments):
-                if last - first + 1 >= SECOND_FRAMES:
-                    yield _look(canvas[first : last + 1], key, look=False), first
+            yield from _read_rest(canvas, key, found, 0)
             return
     for first in _promising(canvas):
         for key in keys:
             yield _look(canvas[first : first + PART_FRAMES], key, look=False), first
+
+
+def _read_rest(canvas: Canvas, key: bytes, found: _Outcome, start: int) -> Iterator[tuple[_Outcome, int]]:
+    """Read the stretches that a payload leaves unmarked, and what the next one leaves of them: clips may be joined."""
+    for first, last in unmarked(found.segments):
+        if SECOND_FRAMES <= last - first + 1 < len(canvas):
+            part = canvas[first : last + 1]
+            again = _look(part, key, look=False)
+            yield again, start + first
+            if again.payload is not None:
+                yield from _read_rest(part, key, again, start + first)
 
 
 def _promising(canvas: Canvas) -> Iterator[int]:
