@@ -16,7 +16,7 @@ from safegen.media import probe
 from safegen.settings import Home
 from tests.e2e.conftest import PROMPT, SMALL, Made, Shell, ffmpeg
 
-BASES = ["metadata", "watermark", "ledger", "forensic"]
+BASES = ["metadata", "watermark", "ledger", "forensic", "labels"]
 
 
 def findings(printed: dict) -> dict[str, str]:
@@ -57,7 +57,7 @@ def test_an_untouched_clip_is_verified(shell: Shell, made: Made) -> None:
     assert printed["entry"] == made.printed["entry"]
     assert [f["basis"] for f in printed["findings"]] == BASES
     assert all(f["summary"].endswith(".") for f in printed["findings"])
-    assert {**findings(printed), "forensic": ""} == dict.fromkeys(BASES[:3], "pass") | {"forensic": ""}
+    assert findings(printed) == dict.fromkeys(BASES[:3], "pass") | {"forensic": "not_run", "labels": "absent"}
 
 
 def test_verification_reads_and_changes_nothing(shell: Shell, made: Made) -> None:
@@ -70,7 +70,7 @@ def test_without_the_neural_parts_the_verdict_stays_open(shell: Shell, made: Mad
     printed = shell.json("verify", made.path, "--no-neural", code=4)
     assert printed["verdict"] == "inconclusive"
     assert findings(printed) == {
-        "metadata": "pass", "watermark": "not_run", "ledger": "pass", "forensic": "not_run",
+        "metadata": "pass", "watermark": "not_run", "ledger": "pass", "forensic": "not_run", "labels": "absent",
     }  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def test_foreign_footage_is_unverified(shell: Shell, tmp_path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=192x192:r=16:d=1", "-pix_fmt", "yuv420p", foreign)
     printed = shell.json("verify", foreign, code=1)
     assert printed["verdict"] == "unverified"
-    assert findings(printed) | {"forensic": ""} == dict.fromkeys(BASES[:3], "absent") | {"forensic": ""}
+    assert findings(printed) == dict.fromkeys((*BASES[:3], "labels"), "absent") | {"forensic": "not_run"}
 
 
 @pytest.fixture
