@@ -345,22 +345,25 @@ def test_the_denoiser_is_called_as_wan_calls_it(wan: Any, expand: bool, monkeypa
     assert calls == forward[::-1]
 
 
-def test_a_denoiser_that_predicts_the_data_goes_back_the_same_way(wan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_denoiser_that_predicts_the_data_goes_back_the_same_way() -> None:
     from diffusers import UniPCMultistepScheduler
 
+    from tests import pipelines
+
+    wan = pipelines.random_wan()
     flow = {"use_flow_sigmas": True, "flow_shift": 3.0}
-    final, model, own = plain(1, (1, 16, 2, 16, 16)), wan.transformer, wan.transformer.forward
+    final, own = plain(1, (1, 16, 2, 16, 16)), wan.transformer.forward
     torch.manual_seed(0)
-    monkeypatch.setattr(model.proj_out, "weight", torch.nn.Parameter(0.1 * torch.randn_like(model.proj_out.weight)))
-    monkeypatch.setattr(wan, "scheduler", UniPCMultistepScheduler(prediction_type="flow_prediction", **flow))
+    torch.nn.init.normal_(wan.transformer.proj_out.weight, std=0.1)
+    wan.scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", **flow)
     expected = inversion.invert_wan(wan, final, 4, 16)
 
     def clean(hidden_states: torch.Tensor, timestep: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor]:
         velocity = own(hidden_states=hidden_states, timestep=timestep, **kwargs)[0]
         return (hidden_states - timestep.flatten()[0] / 1000 * velocity,)
 
-    monkeypatch.setattr(model, "forward", clean)
-    monkeypatch.setattr(wan, "scheduler", UniPCMultistepScheduler(prediction_type="sample", **flow))
+    wan.transformer.forward = clean
+    wan.scheduler = UniPCMultistepScheduler(prediction_type="sample", **flow)
     back = inversion.invert_wan(wan, final, 4, 16)
     moved = (expected - final).norm()
     assert moved > 0.05 * final.norm()
