@@ -99,8 +99,10 @@ def largest_values(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
     A large frame is read strip by strip, for what is reckoned with takes fifty times the memory of its pixels. The
     library takes each block's cosine transform first, which changes no singular value.
     """
+    if min(frame.shape[:2]) < 8:
+        return np.zeros(0)
     high = 8 * max(1, STRIP_BLOCKS // max(1, frame.shape[1] // 8))
-    strips = range(0, max(1, frame.shape[0] // 8 * 8), high)
+    strips = range(0, frame.shape[0] // 8 * 8, high)
     return np.concatenate([_largest_values(frame[top : top + high]) for top in strips])
 
 

@@ -61,5 +61,12 @@ def test_a_clip_read_frame_by_frame_says_what_it_says_as_a_whole() -> None:
     assert sums.extraction(bytes(32)).status is MarkStatus.NONE
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (7, 300), (300, 7), (8, 8)])
+def test_frames_without_a_block_say_nothing(shape: tuple[int, int]) -> None:
+    sums = PixelSums()
+    sums.add(np.full((*shape, 3), 90, np.uint8))
+    assert sums.extraction(KEY).status is MarkStatus.NONE
+
+
 def test_no_frame_at_all_says_nothing() -> None:
     assert PixelSums().extraction(KEY).status is MarkStatus.NONE
