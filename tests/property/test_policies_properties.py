@@ -54,7 +54,7 @@ def test_every_text_gets_a_decision_or_an_input_error(text: str) -> None:
 
 @pytest.mark.slow
 @given(st.lists(st.text(max_size=60).filter(str.strip), min_size=1, max_size=6))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_batch_decides_as_one_by_one(texts: list[str]) -> None:
     together = _ENGINE.judge_many(texts)
     for text, decision in zip(texts, together, strict=True):
