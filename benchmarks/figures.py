@@ -346,7 +346,7 @@ def in_model_document() -> str:
         ("ground", data["ground"], judge["ground"]),
         ("sky", data["sky"], judge["sky"]),
         ("a solid in the frame, of all frames", data["present"], None),
-        ("the solid's way, where it shows in its place", data["motion"], None),
+        ("the motion, where the solid's place tells it", data["motion"], None),
     )
     return "\n".join(
         [

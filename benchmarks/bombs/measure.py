@@ -59,6 +59,7 @@ def main() -> None:
             "beyond": over,
             "files": rows,
         }  # fmt: skip
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 

@@ -42,7 +42,9 @@ def run(*, host: str, port: int, public: bool, as_json: bool) -> None:
             if as_json:
                 print_json("serve/1", {"url": url, "token": bool(settings.token)})
             else:
-                typer.echo(f"Serving {url} {'with a bearer token' if settings.token else 'to everybody'}; Ctrl-C ends.")
+                typer.echo(
+                    f"Serving {url} {'with a bearer token' if settings.token else 'without a token'}; Ctrl-C ends."
+                )
             uvicorn.Server(server_config(home, settings)).run([listening])
 
 

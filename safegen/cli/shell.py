@@ -68,6 +68,16 @@ def print_foreign_json(value: Any, *, indent: int | None = None) -> None:
 
 
 @contextmanager
+def closed_output() -> Iterator[None]:
+    """Print in here what need not be read to its end: a reader that goes away (``| head -1``) changes no exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # rich ends the program where its reader has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
 def command(*, as_json: bool) -> Iterator[None]:
     """Run a command's body: safegen's errors end in a message and their exit code, never in a traceback.
 

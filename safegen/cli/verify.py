@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from safegen.cli.shell import Bars, command, print_foreign_json, print_json
+from safegen.cli.shell import Bars, closed_output, command, print_foreign_json, print_json
 from safegen.errors import (
     EXIT_BAD_INPUT,
     EXIT_BLOCKED,
@@ -127,7 +127,8 @@ def run(
         if len(tasks) == 1 and not tasks[0].file.is_dir():
             with Bars() as bars:
                 answer = _look(tasks[0], bars)
-            answer.print_json() if as_json else _print_for_people(answer, neural=neural)
+            with closed_output():
+                answer.print_json() if as_json else _print_for_people(answer, neural=neural)
             raise typer.Exit(answer.exit_code)
         raise typer.Exit(_run_many(tasks, jobs, as_json=as_json))
 
@@ -143,14 +144,16 @@ def _run_many(tasks: Sequence[_Task], jobs: int, *, as_json: bool) -> int:
     worst = EXIT_DONE
     with Bars() as bars:
         for done, answer in enumerate(run_each(_answer, each, jobs), 1):
-            answer.print_json() if as_json else answer.print_line()
+            with closed_output():
+                answer.print_json() if as_json else answer.print_line()
             counts[answer.label] += 1
             worst = max(worst, answer.exit_code, key=_FROM_BEST.index)
             bars("verifying", done, len(each))
     if not as_json:
         labels = [*map(str, VerdictKind), "unreadable"]
         told = ", ".join(f"{counts[label]} {label}" for label in labels if counts[label])
-        typer.echo(f"{len(each)} files: {told}")
+        with closed_output():
+            typer.echo(f"{len(each)} files: {told}")
     return worst
 
 

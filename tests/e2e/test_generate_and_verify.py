@@ -207,3 +207,13 @@ def test_an_outside_checkpoint_reveals_a_roll_back(edited_home: Home, tmp_path: 
     assert {p["column"] for p in shell.json("ledger", "fsck", code=1)["problems"]} == {schema}
     assert {p["column"] for p in shell.json("ledger", "fsck", "--checkpoint", kept, code=1)["problems"]} > {schema}
     shell("ledger", "fsck", "--checkpoint", tmp_path / "missing", code=2)
+
+
+def test_a_reader_that_goes_away_changes_no_exit_code(shell: Shell, made: Made) -> None:
+    """As ``safegen verify clip.mp4 | head -1`` does, which a script may branch on."""
+    verify = shell.start("verify", made.path)
+    assert verify.stdout is not None
+    verify.stdout.close()
+    verify.stdout = None
+    _, complaint = verify.communicate(timeout=500)
+    assert (verify.returncode, complaint) == (0, "")
