@@ -19,9 +19,8 @@ OPENCV   = $(BIN)/python -c 'import cv2' 2>/dev/null || $(PIP) --force-reinstall
 demo: $(VENV)/.installed
 	$(BIN)/python -m safegen.cli.demo demo
 
-# In one process, as it is judged: two workers are for `make check`.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: lint
 	$(PYTEST) -m "not slow"
