@@ -27,6 +27,7 @@ from safegen.types import Json
 
 if TYPE_CHECKING:
     from safegen.ledger.audit_queries import AuditLedger, Query
+    from safegen.settings import Home
 
 # Imported where they are used: pyarrow, and what loads sqlalchemy.
 
@@ -112,6 +113,7 @@ def by_policy(policy: str, decision: str) -> Query:
     """Entries judged under a policy: its id, or the SHA-256 of one of its versions; and decided so, if one is given."""
     from safegen.ledger.audit_queries import by_fact
 
+    _said(policy, "policy", "its id, or the SHA-256 of one of its versions")
     if _SHA256.fullmatch(policy):
         return _query()(equal={"policy_sha256": policy} | ({"decision": decision} if decision else {}))
     return by_fact(f"policy.{decision}" if decision else "policy", policy)
@@ -119,7 +121,18 @@ def by_policy(policy: str, decision: str) -> Query:
 
 def by_model(model: str) -> Query:
     """Entries about a model, by its id."""
-    return _query()(equal={"model": model})
+    return _query()(equal={"model": _said(model, "model", "its id, as entries have it")})
+
+
+def by_subject(subject: str, home: Home) -> list[Query]:
+    """Entries about a person: those whose personal fields are held under the name, and those that say it was erased.
+
+    What an erasure took leads to no entry any more. Raises as ``privacy.fields.entries_about``.
+    """
+    from safegen.privacy.fields import entries_about
+
+    found = entries_about(home, subject)
+    return [_query()(among=found[first : first + _BATCH]) for first in range(0, len(found), _BATCH)]
 
 
 def by_key(key: str, ledger: AuditLedger) -> Query | None:
@@ -129,32 +142,52 @@ def by_key(key: str, ledger: AuditLedger) -> Query | None:
     """
     from safegen.ledger.audit_queries import by_fact
 
+    _said(key, "key", "a certificate (PEM file or SHA-256), a signer's URI, or a ledger's vkey")
     if _SHA256.fullmatch(key.lower()):
         return by_fact("certificate", key.lower())
     if os.path.isfile(key):  # noqa: PTH113 - a URI is no path, and this one never raises
-        return by_fact("certificate", _fingerprint(Path(key)))
+        return _by_key_file(Path(key), ledger)
     if _VKEY.fullmatch(key):
         return _query()() if str(ledger.vkey) == key else None
     return by_fact("signer", key)
 
 
-def _fingerprint(path: Path) -> str:
+def _by_key_file(path: Path, ledger: AuditLedger) -> Query | None:
+    """Entries signed with the certificate in a PEM file, or under the vkey that a file holds."""
     try:
-        leaf = x509.load_pem_x509_certificates(path.read_bytes())[0]
+        content = path.read_bytes()
+        if _VKEY.fullmatch(vkey := content[:1000].decode("utf-8", "replace").strip()):
+            return by_key(vkey, ledger)
+        leaf = x509.load_pem_x509_certificates(content)[0]
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} holds no certificate in PEM.", remedy="Give a certificate, or its SHA-256."
+            f"{path} holds neither a certificate in PEM nor a ledger's vkey.",
+            remedy="Give a certificate, or its SHA-256; `safegen keys show` prints the vkey.",
         ) from error
-    return leaf.fingerprint(hashes.SHA256()).hex()
+    return by_key(leaf.fingerprint(hashes.SHA256()).hex(), ledger)
+
+
+def _said(text: str, name: str, form: str) -> str:
+    """Return what was asked for; InputError where nothing was."""
+    if not text.strip():
+        raise InputError(f"No {name} was named.", remedy=f"Give {form}.")
+    return text
 
 
 def entries_named(what: str, ledger: AuditLedger) -> list[int]:
-    """Return the entries that a number, a content id, a SHA-256 or a file stands for; InputError if there are none."""
+    """Return the entries that a number, a content id, a SHA-256 or a file stands for; InputError if there are none.
+
+    A file that no entry is about may have been an input: those that it went into.
+    """
     if what.isdecimal() and len(what) < 16:
         found = [int(what)] if int(what) < ledger.count() else []
     else:
-        query = by_mark(what) if _CONTENT_ID.fullmatch(what.lower()) else by_asset(what)
-        found = [int(str(row["entry"])) for row in ledger.rows(query)]
+        from safegen.ledger.audit_queries import by_fact
+
+        named = _CONTENT_ID.fullmatch(what.lower())
+        queries = [by_mark(what)] if named else [by_asset(what), by_fact("input", digest_of(what))]
+        answers = ([int(str(row["entry"])) for row in ledger.rows(query)] for query in queries)
+        found = next((answer for answer in answers if answer), [])
     if not found:
         raise InputError(f"The ledger has no entry {what}.", remedy="See `safegen ledger list`.")
     return found

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from safegen.cli.home_ledger import read_ledger
-from safegen.cli.shell import Bars, JsonFlag, command, print_json
+from safegen.cli.home_ledger import none_yet, read_ledger
+from safegen.cli.shell import Bars, JsonFlag, command, counted, print_json
 from safegen.errors import InputError
+from safegen.files import replace_file
 from safegen.settings import Home
 from safegen.types import Action, Json
 
@@ -47,7 +48,7 @@ class _Form:
 
         if self.parquet is not None:
             count = write_parquet(self.parquet, columns, rows)
-            typer.echo(f"Wrote {self.parquet}: {count} rows.")
+            typer.echo(f"Wrote {self.parquet}: {counted(count, 'row')}.")
         elif self.csv:
             for line in to_csv(columns, rows):
                 typer.echo(line, nl=False)
@@ -97,6 +98,20 @@ def consent(
 
     with command(as_json=as_json), _open() as ledger:
         _tell(ledger, by_consent(who, records), (begin, end, limit, after), _Form(as_json, csv, parquet))
+
+
+@app.command()
+def subject(
+    name: Annotated[str, typer.Argument(help="As `generate --subject` or `--by` named the person.")],
+    begin: From = "", end: To = "", limit: Limit = 100, after: After = -1,
+    as_json: JsonFlag = False, csv: Csv = False, parquet: Parquet = None,
+) -> None:  # fmt: skip
+    """List the entries that hold something about a person; `ledger subject` shows what they hold."""
+    from safegen.audit.questions import by_subject
+
+    with command(as_json=as_json), _open() as ledger:
+        queries = [] if none_yet(Home.default()) else by_subject(name, Home.default())
+        _tell(ledger, queries, (begin, end, limit, after), _Form(as_json, csv, parquet))
 
 
 @app.command()
@@ -191,7 +206,7 @@ def daily(
 
 @app.command()
 def chain(
-    what: Annotated[str, typer.Argument(help="An entry's index, a content id, a file, or its SHA-256.")],
+    what: Annotated[str, typer.Argument(help="An entry's index, a content id, a file (an input too), or its SHA-256.")],
     svg: Annotated[Path | None, typer.Option(help="Draw it into this SVG file.")] = None,
     png: Annotated[Path | None, typer.Option(help="Draw it into this PNG file.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Follow at most so many entries.")] = 1000,
@@ -206,6 +221,8 @@ def chain(
         for path, draw in ((svg, to_svg), (png, to_png)):
             if path is not None:
                 _write(path, draw(picture_of(found)))
+                if not as_json:
+                    typer.echo(f"Wrote {path}", err=True)
         if as_json:
             rows, links = [_as_json(found.rows[n]) for n in sorted(found.rows)], [asdict(one) for one in found.links]
             print_json("audit.chain/1", {"entries": rows, "links": links, "whole": found.whole})
@@ -225,6 +242,9 @@ def export(
     begin: From = "",
     end: To = "",
     content_id: Annotated[list[str] | None, typer.Option(help="Only entries about this clip. Can be repeated.")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option(help="Only entries that hold something about this person. Can be repeated.")
+    ] = None,
     manifests: Annotated[bool, typer.Option("--manifests", help="With the C2PA manifests kept for the clips.")] = False,
     since: Annotated[
         Path | None, typer.Option(help="An earlier checkpoint: prove that what it covers is still there.")
@@ -236,12 +256,13 @@ def export(
     with command(as_json=as_json), _open() as ledger, Bars() as bars:
         from safegen.audit.bundle.export import Selection, read_since
         from safegen.audit.bundle.export import export as write_bundle
-        from safegen.audit.questions import by_mark, stamp
+        from safegen.audit.questions import by_mark, by_subject, stamp
         from safegen.keys import KeyStore
 
         home = Home.default()
         clips = tuple(by_mark(one).equal["content_id"] for one in content_id or ())
-        chosen = Selection(stamp(begin, "--from"), stamp(end, "--to"), clips, manifests, read_since(since))
+        about = None if not subject else tuple(query for one in subject for query in by_subject(one, home))
+        chosen = Selection(stamp(begin, "--from"), stamp(end, "--to"), clips, manifests, read_since(since), about)
         done = write_bundle(ledger, KeyStore.load(home), home, output, chosen, force=force, progress=bars)
         if as_json:
             told = asdict(done)
@@ -290,6 +311,6 @@ def _as_json(row: Mapping[str, Json]) -> dict[str, Json]:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        path.write_bytes(content)
+        replace_file(path.expanduser(), content, private=False)
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror}", remedy="Choose another place.") from error

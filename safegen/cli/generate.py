@@ -58,6 +58,10 @@ def run(
             _print_for_people(made)
 
 
+def _seconds(milliseconds: float) -> str:
+    return f"{milliseconds / 1000:.1f} s" if milliseconds >= 50 else f"{milliseconds:.0f} ms"
+
+
 def _print_for_people(made: Generated) -> None:
     from rich.console import Console
 
@@ -73,7 +77,7 @@ def _print_for_people(made: Generated) -> None:
         "frames": made.frames_decision.explanation,
         "mark": f"{made.mark['scheme']}, read back from the encoded file (p <= {made.mark['p_value']:.1e})",
         "credential": f"C2PA manifest {made.manifest_id}",
-        "time": ", ".join(f"{name} {ms / 1000:.1f} s" for name, ms in made.milliseconds.items() if ms >= 50),
+        "time": ", ".join(f"{name} {_seconds(ms)}" for name, ms in made.milliseconds.items()),
     }
     for name, value in rows.items():
         console.print(f"  [dim]{name:<13}[/] ", end="")

@@ -12,7 +12,7 @@ import typer
 
 from safegen.cli import ledger_privacy, ledger_proofs
 from safegen.cli.home_ledger import read_ledger
-from safegen.cli.shell import Bars, JsonFlag, command, print_json
+from safegen.cli.shell import Bars, JsonFlag, command, counted, print_json
 from safegen.errors import EXIT_DONE, EXIT_NOT_VERIFIED, InputError
 from safegen.settings import Home
 from safegen.types import Json
@@ -47,10 +47,9 @@ def list_(
                 else:
                     damage = f"  DAMAGED: {entry.damage}" if entry.damage else ""
                     asset = (entry.event.asset_sha256 or "")[:12]
-                    row = (
-                        f"{entry.index:>6}  {entry.time:<20}  {entry.kind:<10}  {entry.content_id or '-':<16}  {asset}"
-                    )
-                    typer.echo(row.rstrip() + damage)
+                    decided = entry.event.action or "-"
+                    row = f"{entry.index:>6}  {entry.time:<20}  {entry.kind:<10}  {decided:<6}"
+                    typer.echo(f"{row}  {entry.content_id or '-':<16}  {asset}".rstrip() + damage)
         if not count and not as_json:
             typer.echo("0 entries")
 
@@ -111,13 +110,14 @@ def fsck(
             report = ledger.verify(
                 keys.ledger_public_key, lambda done, total: bars("checking", done, total), outside=outside
             )
+        size = counted(report.size, "entry", "entries")
         if as_json:
             problems = [{"entry": p.index, "column": p.column, "summary": p.summary} for p in report.problems]
             print_json("ledger.fsck/1", asdict(report) | {"problems": problems})
         elif report.ok:
-            typer.echo(f"OK: {report.size} entries, root {report.root}")
+            typer.echo(f"OK: {size}, root {report.root}")
         else:
-            typer.echo(f"NOT OK: {report.size} entries, {len(report.problems)} problem(s)")
+            typer.echo(f"NOT OK: {size}, {counted(len(report.problems), 'problem')}")
             for problem in report.problems:
                 where = "ledger" if problem.index is None else f"entry {problem.index}"
                 typer.echo(f"  {where}, {problem.column}: {problem.summary}")

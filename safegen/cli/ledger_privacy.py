@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safegen.cli.shell import JsonFlag, command, print_json
+from safegen.cli.shell import JsonFlag, command, counted, print_json
 from safegen.errors import EXIT_DONE, EXIT_NOT_VERIFIED, InputError
 from safegen.settings import Home
 from safegen.types import Json
@@ -90,8 +90,8 @@ def erase(
         for entry in done.resumed:
             typer.echo(f"Ended an erasure that had broken off (ledger entry {entry})")
         if done.entry is not None:
-            kept = f" and {done.manifests} kept manifest(s)" if done.manifests else ""
-            typer.echo(f"Erased {done.fields} field(s){kept} (ledger entry {done.entry})")
+            kept = f" and {counted(done.manifests, 'kept manifest')}" if done.manifests else ""
+            typer.echo(f"Erased {counted(done.fields, 'field')}{kept} (ledger entry {done.entry})")
         typer.echo(_BACKUPS)
 
 

@@ -13,7 +13,7 @@ import typer
 
 from safegen.cli.home_ledger import read_ledger
 from safegen.cli.serve import listen
-from safegen.cli.shell import Bars, JsonFlag, command, print_json
+from safegen.cli.shell import Bars, JsonFlag, command, counted, print_json
 from safegen.errors import EXIT_DONE, EXIT_NOT_VERIFIED, ConfigError, InputError, LedgerError
 from safegen.settings import Home
 from safegen.types import Json
@@ -41,9 +41,8 @@ def checkpoint(output: Output = None, witness: Witnesses = None, as_json: JsonFl
         elif output is None:
             typer.echo(cosigned.note, nl=False)
         else:
-            typer.echo(
-                f"Wrote {output}: {cosigned.note.splitlines()[1]} entries, signed by {cosigned.note.splitlines()[0]}."
-            )
+            origin, size, *_ = cosigned.note.splitlines()
+            typer.echo(f"Wrote {output}: {counted(int(size), 'entry', 'entries')}, signed by {origin}.")
         _say_missing(cosigned)
 
 
@@ -127,7 +126,9 @@ def export_tiles(
                     {**asdict(done), "witnesses": cosigned.witnesses, "missing": cosigned.missing},
                 )
             else:
-                typer.echo(f"{place} holds {done.size} entries; {done.files} files written.")
+                typer.echo(
+                    f"{place} holds {counted(done.size, 'entry', 'entries')}; {counted(done.files, 'file')} written."
+                )
                 _say_missing(cosigned)
             if every is None:
                 return

@@ -57,6 +57,11 @@ def private_text(name: str, given: str, file: Path | None, *, needed: bool = Tru
     return text.removesuffix("\n").removesuffix("\r")
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return "1 file", "2 files"; ``plural`` where an s is not all that it takes."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def print_json(schema: str, value: Mapping[str, Any], *, indent: int | None = None) -> None:
     """Print ``value`` as one object of JSON on standard output; its first member names its shape (docs/json.md)."""
     print_foreign_json({"schema": f"safegen.{schema}", **value}, indent=indent)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from safegen.cli.shell import Bars, closed_output, command, print_foreign_json, print_json
+from safegen.cli.shell import Bars, closed_output, command, counted, print_foreign_json, print_json
 from safegen.errors import (
     EXIT_BAD_INPUT,
     EXIT_BLOCKED,
@@ -101,7 +101,8 @@ class _Answer:
             told = "" if self.verdict.content_id is None else f"content id {self.verdict.content_id}{entry}"
             if self.strict and self.strict.failed:
                 older = f"sound, of C2PA {self.strict.older}: " if self.strict.only_older else ""
-                told += f"{'; ' if told else ''}{older}{len(self.strict.failed)} strict requirements do not hold"
+                failed = counted(len(self.strict.failed), "strict requirement")
+                told += f"{'; ' if told else ''}{older}{failed} {_hold(self.strict.failed)}"
         typer.echo(f"{self.label.upper():<12}  {self.file}{f': {told}' if told else ''}")
 
 
@@ -138,7 +139,7 @@ def _run_many(tasks: Sequence[_Task], jobs: int, *, as_json: bool) -> int:
 
     files, others = gather([task.file for task in tasks])
     if others:
-        typer.echo(f"Left out: {others} files in these folders that are no video or image.", err=True)
+        typer.echo(f"Left out: {counted(others, 'file')} in these folders, no video or image.", err=True)
     each = [replace(tasks[0], file=file) for file in files]
     counts: Counter[str] = Counter()
     worst = EXIT_DONE
@@ -153,7 +154,7 @@ def _run_many(tasks: Sequence[_Task], jobs: int, *, as_json: bool) -> int:
         labels = [*map(str, VerdictKind), "unreadable"]
         told = ", ".join(f"{counts[label]} {label}" for label in labels if counts[label])
         with closed_output():
-            typer.echo(f"{len(each)} files: {told}")
+            typer.echo(f"{counted(len(each), 'file')}: {told}")
     return worst
 
 
@@ -218,15 +219,19 @@ def _print_strict(answer: _Answer, verdict: Verdict, strict: Strict) -> None:
         console.print("[bold yellow]OLDER VERSION[/]  ", end="")
         console.print(
             f"the credential is sound and its signer is accepted; it follows C2PA {strict.older}, and {len(failed)} of"
-            f" {count} requirements, which later versions made, do not hold: exit code {answer.exit_code}"
+            f" {count} requirements, which later versions made, {_hold(failed)}: exit code {answer.exit_code}"
         )
     else:
         good = EXIT_CODE[verdict.verdict] == EXIT_DONE
         why = f": exit code {answer.exit_code}, though the file is {verdict.verdict}" if good else ""
-        console.print(f"[bold red]STRICT[/]  {len(failed)} of {count} requirements do not hold{why}")
+        console.print(f"[bold red]STRICT[/]  {len(failed)} of {count} requirements {_hold(failed)}{why}")
     for check in failed:
         console.print(f"  {_SIGN[Status.FAIL]} [dim]{check.id}[/] ", end="")
         console.print(f"{check.summary}: {check.detail}", markup=False)
+
+
+def _hold(failed: Sequence[object]) -> str:
+    return "does not hold" if len(failed) == 1 else "do not hold"
 
 
 def _meaning(verdict: Verdict) -> str:

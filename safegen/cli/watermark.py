@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safegen.cli.shell import Bars, JsonFlag, command, print_json
+from safegen.cli.shell import Bars, JsonFlag, command, counted, print_json
 from safegen.errors import EXIT_DONE, EXIT_NOT_VERIFIED, InputError, LedgerError
 from safegen.files import Target
 from safegen.settings import ISSUED_IDS, Home
@@ -120,7 +120,7 @@ def read(
         info = probe(file, tolerant=True)
         if info.frames < MIN_FRAMES:
             raise InputError(
-                f"{file} has {info.frames} frame(s); the clip mark needs {MIN_FRAMES} or more.",
+                f"{file} has {counted(info.frames, 'frame')}; the clip mark needs {MIN_FRAMES} or more.",
                 remedy="`safegen verify` reads the mark of stills.",
             )
         stores = (KeyStore.load(home, purpose="verify"), *KeyStore.retired(home))

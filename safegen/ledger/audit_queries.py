@@ -37,7 +37,7 @@ class Query:
     """One question: a view, what its columns must equal, a range of times, and which page of the answer.
 
     ``begin`` (inclusive) and ``end`` (exclusive) are times as entries have them, or "". ``after`` is the last entry of
-    the page before; -1 for the first.
+    the page before; -1 for the first. ``among`` are the entries that it is about, where they are known otherwise.
     """
 
     view: str = "audit_entries"
@@ -46,11 +46,12 @@ class Query:
     end: str = ""
     after: int = -1
     limit: int = PAGE
+    among: tuple[int, ...] | None = None
 
     @property
     def by_time(self) -> bool:
         """Whether rows come in the order of their times, which follows that of the entries but for clocks set back."""
-        return bool(self.begin or self.end) and not self.equal and self.view == "audit_entries"
+        return bool(self.begin or self.end) and not self.equal and self.among is None and self.view == "audit_entries"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -61,6 +62,8 @@ class Query:
         """Return the SELECT and its parameters, the same for SQLite and PostgreSQL."""
         where = [f"{name} = :{name}" for name in self.equal]
         given: dict[str, object] = {name: value[:MOST_CHARACTERS] for name, value in self.equal.items()}
+        if self.among is not None:
+            where.append(f"entry IN ({', '.join(str(int(one)) for one in self.among) or 'NULL'})")
         if self.begin:
             where.append("time >= :begin")
         if self.end:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from safegen.errors import InputError
+from safegen.errors import InputError, LedgerDamagedError
 from safegen.keys import KeyStore
 from safegen.provenance.kept_manifests import discard_kept
 from safegen.types import ContentId, Json
@@ -126,6 +126,24 @@ def export_subject(home: Home, subject: str) -> dict[str, Json]:
         held = personal.held(subject)
         found: list[Json] = [one.to_json() | _about(ledger, one) for one in held]
         return {"subject": subject, "fields": found, "erased_by": list(earlier(personal, subject))}
+
+
+def entries_about(home: Home, subject: str) -> tuple[int, ...]:
+    """Return the entries that hold something about a subject, and those that say what was erased of it, in order.
+
+    LedgerDamagedError where a field was altered, KeyStoreError where none can be decrypted.
+    """
+    from safegen.ledger.erasure import earlier
+
+    with opened(home, write=False) as (_, personal, _key):
+        held = personal.held(subject)
+        for one in held:
+            if one.problem:
+                raise LedgerDamagedError(
+                    f"A personal field of {subject!r} was altered: {one.problem}",
+                    remedy="`safegen ledger subject` shows which; `safegen ledger fsck` looks at all.",
+                )
+        return tuple(sorted({one.entry for one in held if one.entry is not None} | set(earlier(personal, subject))))
 
 
 def erase(home: Home, subject: str, *, ground: str, manifests: bool = False) -> Erased:

@@ -36,6 +36,11 @@ def make_context(trust_anchors_pem: str = "", *, hosts: tuple[str, ...] = ()) ->
     return c2pa.Context.from_dict(settings)
 
 
+def embeds(path: Path) -> bool:
+    """Whether the library can write a manifest into files of this type; Matroska and WebM are none."""
+    return guess_format(path) in c2pa.Builder.get_supported_mime_types()
+
+
 def guess_format(path: Path) -> str:
     """Return the media type that the file's first bytes or its name suggest.
 

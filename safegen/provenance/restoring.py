@@ -126,8 +126,6 @@ def restore_file(
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise ProvenanceError(f"cannot restore {source}: {error}", remedy="Check the folder and space.") from error
-        if isinstance(error, ProvenanceError) and sidecar is None and backend is LIBRARY:
-            error.remedy += " Where the format cannot carry a manifest, write it beside the file with --sidecar."
         raise
 
 

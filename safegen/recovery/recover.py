@@ -28,6 +28,7 @@ from safegen.errors import InputError, LedgerDamagedError, LedgerError
 from safegen.files import Target
 from safegen.keys import KeyStore
 from safegen.media import read_clip
+from safegen.provenance.engine import embeds
 from safegen.provenance.kept_manifests import load_manifest
 from safegen.provenance.read import sidecar_path
 from safegen.provenance.restoring import Restoration, restore_file
@@ -312,6 +313,11 @@ def _targets(path: Path, output: Path, *, sidecar: bool, force: bool) -> tuple[T
     same = output.exists() and path.exists() and output.samefile(path)
     if same and not sidecar:
         raise InputError("The output is the file itself.", remedy="Choose another name, or write a --sidecar.")
+    if not sidecar and path.is_file() and not embeds(path):
+        raise InputError(
+            f"No C2PA manifest can be put into {path.name}: its format has no place for one.",
+            remedy="Write it beside the file with --sidecar.",
+        )
     target = None if same else Target.check(output, suffix=path.suffix.lower(), force=force)
     beside = Target.check(sidecar_path(output), suffix=".c2pa", force=force) if sidecar else None
     return target, beside

@@ -86,7 +86,7 @@ class Storage:
         digest = hashlib.sha256(manifest).hexdigest()
         with self._ledger(write=True) as ledger:
             if ledger.find_manifest(manifest_id) is not None:
-                raise InputError("this home has made that manifest itself, and keeps it anyway")
+                raise ConflictError("this home has made that manifest itself, and keeps it anyway")
             for _ in range(_TRIES):
                 held = foreign_lookup.find(ledger, manifest_id)
                 if held is not None:

@@ -20,7 +20,7 @@ def find_labels(path: Path) -> Finding:
     told = [f"{clean(label.says)} ({clean(label.place)})" for label in labels[:_MOST_TOLD]]
     more = f"; and {len(labels) - _MOST_TOLD} more" if len(labels) > _MOST_TOLD else ""
     found: list[Json] = [_cleaned(label.to_json()) for label in labels]
-    summary = f"Its metadata holds {'; '.join(told)}{more}. Anybody can write that, and no verdict rests on it."
+    summary = f"Its metadata says: {'; '.join(told)}{more}. Anybody can write that, and no verdict rests on it."
     return Finding(Basis.LABELS, Status.INCONCLUSIVE, summary, {"labels": found})
 
 

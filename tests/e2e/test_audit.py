@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from typer.testing import CliRunner, Result
 from safegen.cli.app import app
 from safegen.keys import KeyStore
 from safegen.ledger import Event, Ledger, VerifierKey
+from safegen.ledger.subjects import Personal
 from safegen.settings import Home
 from tests.e2e.conftest import SMALL, Made, Shell
 
@@ -128,6 +131,55 @@ def test_a_person_is_found_by_consent_records(vkey: str, tmp_path: Path) -> None
     run("consent", "Ada Example", "--records", tmp_path / "nowhere", code=2)
 
 
+def test_a_subject_is_found_by_name_and_handed_over_without_it(vkey: str, tmp_path: Path) -> None:
+    home = Home.default()
+    keys = KeyStore.load(home)
+    with Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name) as ledger:
+        for subject in ("pat@example.org", "kim@example.org", "pat@example.org"):
+            Personal(ledger, home).append(Event("generated", "e" * 16, {}, "e" * 64), subject, {"requester": subject})
+            ledger.append(Event("generated", "d" * 16, {}, "d" * 64))
+    assert entries("subject", "pat@example.org") == [5, 9]
+    assert entries("subject", "pat@example.org", "--after", 5) == [9]
+    assert entries("subject", "pat@example.org", "--to", "2026-01-01") == entries("subject", "nobody") == []
+    told = run("export", "-o", tmp_path / "b", "--subject", "pat@example.org", "--content-id", f"{1:016x}").stdout
+    assert "3 of 11 entries" in told
+    assert not any(b"pat@" in path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file())
+    checked = [sys.executable, tmp_path / "b" / "verify.py", "--key", vkey]
+    assert subprocess.run(checked, capture_output=True, check=False).returncode == 0
+    run("export", "-o", tmp_path / "c", "--subject", "nobody", code=2)
+    assert RUN.invoke(app, ["ledger", "erase", "pat@example.org", "--yes"]).exit_code == 0
+    assert [run_kind(one) for one in entries("subject", "pat@example.org")] == ["erased"]
+
+
+def run_kind(entry: int) -> str:
+    found = run("chain", entry, "--json").stdout
+    return str(json.loads(found)["entries"][0]["kind"])
+
+
+def test_an_altered_personal_field_is_not_passed_over(vkey: str) -> None:
+    home = Home.default()
+    keys = KeyStore.load(home)
+    with Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name) as ledger:
+        Personal(ledger, home).append(Event("generated", "e" * 16, {}, "e" * 64), "pat", {"requester": "pat"})
+    with contextlib.closing(sqlite3.connect(home.root / "ledger.db")) as database:
+        database.execute("UPDATE personal_fields SET sealed = replace(sealed, substr(sealed, 9, 1), '-')")
+        database.commit()
+    assert "altered" in run("subject", "pat", code=4).stderr
+
+
+def test_the_chain_of_an_input_file_is_found(vkey: str) -> None:
+    links = json.loads(run("chain", f"{255:064x}", "--json").stdout)["links"]
+    assert {link["relation"] for link in links} == {"input"}
+    assert links[0]["sha256"] == f"{255:064x}"
+
+
+def test_a_ledgers_key_is_found_in_a_file_too(vkey: str, tmp_path: Path) -> None:
+    (tmp_path / "ledger.vkey").write_text(vkey + "\n")
+    assert entries("key", tmp_path / "ledger.vkey") == [0, 1, 2, 3, 4]
+    (tmp_path / "text").write_text("hello")
+    assert "vkey" in run("key", tmp_path / "text", code=2).stderr
+
+
 def test_csv_and_parquet_hold_every_column(vkey: str, tmp_path: Path) -> None:
     wanted = [json.loads(line) for line in run("model", "m", "--json").stdout.splitlines()]
     for row in wanted:  # JSON names its shape, and has what was decided as an object
@@ -171,6 +223,8 @@ def test_a_bundle_is_written_and_says_what_it_is(vkey: str, tmp_path: Path) -> N
     assert "5 entries of the earlier checkpoint" in subprocess.run(
         [sys.executable, tmp_path / "b" / "verify.py", "--key", vkey], capture_output=True, text=True, check=True
     ).stdout  # fmt: skip
+    nameless = [sys.executable, tmp_path / "b" / "verify.py", "--key", ""]
+    assert subprocess.run(nameless, capture_output=True, check=False).returncode == 2
     for wrong in (
         ("-o", tmp_path / "b"),
         ("-o", tmp_path / "c", *clips(9)),
@@ -189,6 +243,7 @@ def clips(*numbers: int) -> list[str]:
     "arguments",
     [
         ("asset", "nothing.mp4"), ("asset", "."), ("mark", "x"), ("chain", "77"), ("chain", "nothing"),
+        ("key", ""), ("policy", " "), ("model", ""), ("subject", ""),
         ("time", "--from", "yesterday"), ("consent", "x"), ("chain", "1", "--svg", "/nowhere/x.svg"),
     ],
 )  # fmt: skip

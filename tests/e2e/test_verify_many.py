@@ -39,7 +39,7 @@ def test_of_several_files_only_the_first_was_looked_at(fresh_home: Home, folder:
     assert [line.split()[0] for line in lines[:3]] == ["INCONCLUSIVE", "UNREADABLE", "INCONCLUSIVE"]
     assert [name in line for name, line in zip(("own.png", "a.mp4", "b.png"), lines, strict=False)] == [True] * 3
     assert lines[3] == "3 files: 2 inconclusive, 1 unreadable"
-    assert "Left out: 1 files" in done.stderr
+    assert "Left out: 1 file in these folders" in done.stderr
     printed = [json.loads(line) for line in shell("verify", own, folder, "--no-neural", "--json").stdout.splitlines()]
     assert [one["schema"] for one in printed] == ["safegen.verify/1", "safegen.error/1", "safegen.verify/1"]
     assert [Path(one["file"]).name for one in printed] == ["own.png", "a.mp4", "b.png"]
@@ -91,4 +91,4 @@ def test_a_check_that_left_the_mark_out_by_wish_said_that_something_could_not_ru
 def test_strict_said_verified_and_exited_with_1_without_a_word_why(shell: Shell, made: Made) -> None:
     told = InProcess(shell.home)("verify", made.path, "--strict", code=1).stdout
     assert told.startswith("VERIFIED")
-    assert "STRICT  1 of 35 requirements do not hold: exit code 1, though the file is verified" in told
+    assert "STRICT  1 of 35 requirements does not hold: exit code 1, though the file is verified" in told

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +42,7 @@ class Selection:
     content_ids: tuple[str, ...] = ()
     manifests: bool = False  # whether the clips' C2PA manifests go with them
     since: str = ""  # an earlier signed checkpoint
+    about: tuple[Query, ...] | None = None  # entries that hold something about persons; the bundle does not name them
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +128,10 @@ class _Writer:
         """Write all but CONTENTS and SIGNATURE."""
         chosen = self._selection
         indices = sorted({int(str(row["entry"])) for query in self._queries() for row in self._ledger.rows(query)})
-        if not indices and chosen.content_ids:
+        if not indices and (chosen.content_ids or chosen.about is not None):
             raise InputError(
-                "The ledger has no entry about these clips.", remedy="See `safegen audit mark CONTENT_ID`."
+                "The ledger has no entry about what was asked for.",
+                remedy="See `safegen audit mark CONTENT_ID` and `safegen audit subject NAME`.",
             )
         note, proofs = self._ledger.prove_all(indices, self._vkey)  # the checkpoint is newer than the rows
         size = open_checkpoint(note, self._vkey).size
@@ -148,7 +150,7 @@ class _Writer:
         self.put("ledger.vkey", f"{self._vkey}\n".encode())
         told = {
             "format": FORMAT, "from": chosen.begin, "to": chosen.end, "content_ids": sorted(chosen.content_ids),
-            "entries": len(lines), "manifests": chosen.manifests,
+            "entries": len(lines), "manifests": chosen.manifests, "persons": chosen.about is not None,
         }  # fmt: skip
         self.put("selection.json", json.dumps(told, indent=2).encode() + b"\n")
         self.entries, self.size = len(lines), size
@@ -165,7 +167,8 @@ class _Writer:
     def _queries(self) -> list[Query]:
         chosen = self._selection
         equal: list[Mapping[str, str]] = [{"content_id": one} for one in dict.fromkeys(chosen.content_ids)] or [{}]
-        return [Query(equal=one, begin=chosen.begin, end=chosen.end) for one in equal]
+        asked = [Query(equal=one) for one in equal] if chosen.content_ids or chosen.about is None else []
+        return [replace(one, begin=chosen.begin, end=chosen.end) for one in (*asked, *(chosen.about or ()))]
 
     def _history(self, note: str, size: int) -> str:
         earlier = self._selection.since
@@ -211,6 +214,7 @@ class _Writer:
         chosen = self._selection
         parts = [f"This folder holds {count} of its {size} entries"]
         parts += [f"about the clips {', '.join(sorted(chosen.content_ids))}"] if chosen.content_ids else []
+        parts += ["about persons, whom it does not name"] if chosen.about is not None else []
         parts += [f"from {chosen.begin} on"] if chosen.begin else []
         parts += [f"before {chosen.end}"] if chosen.end else []
         return ", ".join(parts) + "."

@@ -373,7 +373,10 @@ def check_selection(
         for leaf in leaves:
             time = str(leaf["time"])
             good = good and (not asked["from"] or time >= asked["from"]) and (not asked["to"] or time < asked["to"])
-            good = good and (not asked["content_ids"] or leaf["content_id"] in asked["content_ids"])
+            clips = (
+                asked["content_ids"] if not asked.get("persons") else ()
+            )  # whose entries they are, leaves do not say
+            good = good and (not clips or leaf["content_id"] in clips)
         result.tell(good, "selection.json: the entries are of what was asked for")
     except FAULTS as error:
         result.tell(False, "selection.json: " + str(error))
@@ -461,17 +464,20 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Check an audit bundle of a safegen ledger.")
     here = str(Path(__file__).resolve().parent)
     parser.add_argument("bundle", nargs="?", default=here, help="the bundle's folder or zip file")
-    parser.add_argument("--key", default="", help="the ledger's vkey, as its operator publishes it")
+    parser.add_argument("--key", default=None, help="the ledger's vkey, as its operator publishes it")
     parser.add_argument("--earlier", default="", help="a checkpoint of this ledger that you kept")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
+    if given.key is not None and not given.key.strip():
+        sys.stderr.write("--key names no key: give the ledger's vkey, or leave --key out.\n")
+        return 2
     try:
         files = read_bundle(given.bundle)
         kept = Path(given.earlier).read_bytes() if given.earlier else b""
     except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
         sys.stderr.write(f"The bundle cannot be read: {error}\n")
         return 2
-    result = check_bundle(files, given.key, kept)
+    result = check_bundle(files, given.key or "", kept)
     if given.json:
         checks = [{"good": good, "check": words} for good, words in result.checks]
         body = {"schema": SCHEMA, "holds": result.holds, "vouched": result.vouched, "entries": result.rows}

@@ -30,7 +30,7 @@ def shell(tmp_path: Path) -> InProcess:
 def test_prove_and_checkpoint_wrote_files_without_a_word(shell: InProcess, tmp_path: Path) -> None:
     proof, kept = tmp_path / "p", tmp_path / "c"
     assert shell("ledger", "prove", 0, "-o", proof, code=0).stdout == f"Wrote {proof}: entry 0 of 1.\n"
-    assert shell("ledger", "checkpoint", "-o", kept, code=0).stdout.startswith(f"Wrote {kept}: 1 entries, signed by ")
+    assert shell("ledger", "checkpoint", "-o", kept, code=0).stdout.startswith(f"Wrote {kept}: 1 entry, signed by ")
     assert shell.json("ledger", "prove", 0, "-o", proof, code=0)["output"] == str(proof)
     assert shell.json("ledger", "checkpoint", "-o", kept, code=0)["output"] == str(kept)
     assert shell.json("ledger", "checkpoint", code=0)["output"] is None

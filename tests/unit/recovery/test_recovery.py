@@ -171,7 +171,7 @@ def test_a_sidecar_leaves_the_media_alone(made: Recorded, stripped: Path, in_pla
 @pytest.mark.slow
 def test_a_format_that_carries_no_manifest_takes_a_sidecar(made: Recorded, tmp_path: Path) -> None:
     source = made.stripped(tmp_path / "clip.mkv")
-    with pytest.raises(ProvenanceError) as caught:
+    with pytest.raises(InputError) as caught:
         recover(source, tmp_path / "out.mkv", home=made.home)
     assert "--sidecar" in caught.value.remedy
     assert [p.name for p in tmp_path.iterdir()] == ["clip.mkv"]

@@ -130,7 +130,7 @@ def test_what_is_stored_is_not_what_was_made(service: TestClient, made: Recorded
     assert matches(service, ALG, encode_value(made.content_id)) == [{"manifestId": made.signed.manifest_id}]
     with Ledger.open(made.home.ledger_url, create=False, read_only=True) as ledger:
         assert ledger.find_manifest(stored) is None
-    assert store(service, made.signed.manifest_bytes).status_code == 400, "it is kept as the home's own"
+    assert store(service, made.signed.manifest_bytes).status_code == 409, "it is kept as the home's own"
 
 
 def test_a_holder_does_nothing_to_what_another_one_stored(
