@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes
 from safegen.consent.check import is_named
 from safegen.consent.record import is_consent_id, parse_time, read_consent
 from safegen.errors import ConfigError, InputError, MediaError
+from safegen.privacy.fields import entries_about
 from safegen.types import Json
 
 if TYPE_CHECKING:
@@ -129,8 +130,6 @@ def by_subject(subject: str, home: Home) -> list[Query]:
 
     What an erasure took leads to no entry any more. Raises as ``privacy.fields.entries_about``.
     """
-    from safegen.privacy.fields import entries_about
-
     found = entries_about(home, subject)
     return [_query()(among=found[first : first + _BATCH]) for first in range(0, len(found), _BATCH)]
 

@@ -135,9 +135,10 @@ def test_a_subject_is_found_by_name_and_handed_over_without_it(vkey: str, tmp_pa
     home = Home.default()
     keys = KeyStore.load(home)
     with Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name) as ledger:
-        for subject in ("pat@example.org", "kim@example.org", "pat@example.org"):
-            Personal(ledger, home).append(Event("generated", "e" * 16, {}, "e" * 64), subject, {"requester": subject})
-            ledger.append(Event("generated", "d" * 16, {}, "d" * 64))
+        for number, subject in enumerate(("pat@example.org", "kim@example.org", "pat@example.org"), 16):
+            event = Event("generated", f"{number:02x}" * 8, {}, f"{number:02x}" * 32)
+            Personal(ledger, home).append(event, subject, {"requester": subject})
+            ledger.append(Event("generated", f"{number:02x}" * 7 + "dd", {}, "d" * 64))
     assert entries("subject", "pat@example.org") == [5, 9]
     assert entries("subject", "pat@example.org", "--after", 5) == [9]
     assert entries("subject", "pat@example.org", "--to", "2026-01-01") == entries("subject", "nobody") == []

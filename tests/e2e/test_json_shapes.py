@@ -206,6 +206,7 @@ def subjects(said: Printed, home: Home) -> None:
     with Ledger.open(home.ledger_url, key=keys.ledger_key, origin=keys.ledger_name) as ledger:
         Personal(ledger, home).append(Event("blocked"), "account:1", {"requester": "account:1"})
     said.run("ledger subject", "account:1")
+    said.run("audit subject", "account:1")
     (home.root / "retention.yaml").write_text("schema: safegen.retention/1\nretention: {texts: 30d}\n")
     said.run("ledger retain", "--dry-run")
     said.run("ledger erase", "account:1", "--yes")
