@@ -90,7 +90,10 @@ def credential(clip: bytes, store: bytes) -> bytes:
     first = struct.unpack(">I", clip[:4])[0]
     purpose = b"manifest\0" + struct.pack(">Q", 0)
     uuid = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
-    return clip[:first] + box(b"uuid", uuid, bytes(4), purpose, store) + clip[first:]
+    added = box(b"uuid", uuid, bytes(4), purpose, store)
+    at = clip.index(b"stco") + 12  # of its only entry: where the frames lie, which now is further behind
+    moved = struct.pack(">I", struct.unpack(">I", clip[at : at + 4])[0] + len(added))
+    return clip[:first] + added + clip[first:at] + moved + clip[at + 4 :]
 
 
 def jumbf(children: bytes, label: bytes = b"c2pa") -> bytes:

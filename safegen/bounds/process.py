@@ -5,13 +5,18 @@ Where the system has no such limits (Windows, in part macOS) nothing happens, an
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Final
 
 READER_MEMORY: Final = 6 << 30
 """Address space of a process that reads marks, in bytes. It reserves far more than it uses: torch alone some GB."""
 
-DECODER_MEMORY: Final = 2 << 30
-"""Address space of a decoding ffmpeg: enough for two dozen frames of 8K video."""
+DECODER_MEMORY: Final = 576 << 20
+"""Memory that an ffmpeg which decodes up to 4K may use, in bytes: for all frames that standards let it refer to."""
+
+RESERVED: Final = 1536 << 20
+"""Address space that it may reserve beyond that, for threads and allocators."""
 
 
 def limit_this_process(*, memory: int, cpu_seconds: float | None = None) -> None:
@@ -34,6 +39,15 @@ def limit_this_process(*, memory: int, cpu_seconds: float | None = None) -> None
                 resource.setrlimit(which, (value, value))
             except (OSError, ValueError):  # the system has no such limit
                 continue
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process uses; 0 where the system does not say (others than Linux), or it has ended."""
+    try:
+        with Path(f"/proc/{pid}/statm").open("rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def limit_child(pid: int, *, memory: int) -> None:

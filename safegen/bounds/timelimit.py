@@ -1,8 +1,8 @@
-"""How much work one look at a file may be in all. Whoever does long work asks, wherever it stands:
+"""How long one look at a file may take in all. Whoever does long work asks, wherever it stands:
 
     with time_limit(30.0) as limit:
         ...
-            check_time()        # TimeLimitError once 30 seconds of work are over
+            check_time()        # TimeLimitError once 30 seconds are over
 
 The limit holds in its own context (``contextvars``): other threads have it only if they are started with a copy.
 """
@@ -26,25 +26,19 @@ def seconds_for(size: int) -> float:
 
 
 class TimeLimit:
-    """Seconds of work from now on: processor time of this process, and what is spent waiting for others at work.
+    """Seconds from now on, by the clock: whoever waits for an answer waits no longer on a busy machine.
 
-    That a machine is busy with something else so costs nobody his verdict. ``ran_out``: whether something was cut
-    short, or refused, because of the limit.
+    ``ran_out``: whether something was cut short, or refused, because of the limit.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.ran_out = False
-        self._start = time.process_time()
-        self._waited = 0.0
-
-    def waited(self, seconds: float) -> None:
-        """Count a wait for a child process, which is at work meanwhile."""
-        self._waited += seconds
+        self._start = time.monotonic()
 
     def left(self) -> float:
         """Seconds that are left; below zero once they are over."""
-        return self.seconds - (time.process_time() - self._start) - self._waited
+        return self.seconds - (time.monotonic() - self._start)
 
     def check(self) -> None:
         """TimeLimitError if the time is over."""

@@ -136,7 +136,7 @@ def verify(
     ] = 1,
     time_limit: Annotated[
         float | None,
-        typer.Option(help="Seconds of work for each file, then inconclusive; 25 if not said, and 2.5 a MB beyond ten."),
+        typer.Option(help="Seconds for each file, then inconclusive; 25 if not said, and 2.5 a MB beyond ten."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

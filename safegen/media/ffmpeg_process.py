@@ -16,7 +16,7 @@ from typing import IO, Any
 import ffmpeg
 import imageio_ffmpeg
 
-from safegen.bounds.process import limit_child
+from safegen.bounds.process import RESERVED, limit_child, resident
 from safegen.bounds.timelimit import current_limit
 from safegen.errors import MediaError
 from safegen.media.formats import Source
@@ -27,6 +27,12 @@ STALL_SECONDS = 60.0
 _ERROR_LINES = 4
 _MAX_LINE = 4096
 _ADDRESS = re.compile(r"^(\[[^\]]*\] ?)+")  # "[libx264 @ 0x5620be78d300] "
+_BOUNDS = {
+    b"exceeds specified max pixel count": "a picture is too large, or larger than those before it",
+    b"Cannot allocate memory": "decoding it takes too much memory",
+}
+"""What ffmpeg writes where it runs into a bound that we set, and what that means."""
+
 _ECHOES = ("Task finished", "Terminating thread", "Last message repeated", "Error sending frames")
 
 
@@ -54,6 +60,8 @@ def executable_version() -> tuple[str, str]:
 def open_input(source: Source, *, tolerant: bool, max_pixels: int, **more: str) -> Any:
     """Return ffmpeg-python's input node for a local file: demuxer named, no network, no further files.
 
+    One thread decodes: more hold a frame each, and whoever reads the frames is slower than one.
+
     ``more``: further options of the input.
     """
     strictness = {} if tolerant else {"xerror": None}
@@ -62,6 +70,7 @@ def open_input(source: Source, *, tolerant: bool, max_pixels: int, **more: str) 
         format=source.format,
         protocol_whitelist="file,pipe",
         max_pixels=max_pixels,
+        threads=1,
         **strictness,
         **more,
     )
@@ -69,7 +78,7 @@ def open_input(source: Source, *, tolerant: bool, max_pixels: int, **more: str) 
 
 def arguments(output: Any) -> list[str]:
     """Compile an ffmpeg-python output node to the child's argument list."""
-    quiet = output.global_args("-nostdin", "-hide_banner", "-loglevel", "error")
+    quiet = output.global_args("-nostdin", "-hide_banner", "-loglevel", "error", "-filter_threads", "1")
     return [str(a) for a in ffmpeg.compile(quiet, cmd=executable())]
 
 
@@ -81,13 +90,18 @@ class FfmpegProcess:
     """A running ffmpeg. Leaving the ``with`` block by an exception kills it; leaving normally waits for it."""
 
     def __init__(self, args: list[str], *, stall_seconds: float = STALL_SECONDS, memory: int | None = None) -> None:
-        """Start it. ``memory``: bytes of address space that it may take at most, no limit of ours by default."""
+        """Start it. ``memory``: bytes that it may use at most, no limit of ours by default.
+
+        It is stopped beyond that rather than refused more: a decoder that gets no memory leaves out frames and goes on.
+        """
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - a file, because an unread pipe would block the child
         self._stall_seconds = stall_seconds
         self._waiting_since: float | None = None
         self._limit = current_limit()
         self._done = threading.Event()
         self.stalled = False
+        self._memory = memory
+        self._too_large = False
         try:
             # A session of its own: Ctrl-C reaches us alone, and we decide what becomes of the child and its file. A
             # worker leads a session already, that no terminal reaches: its children stay in it and end with it.
@@ -99,7 +113,7 @@ class FfmpegProcess:
             self._log.close()
             raise MediaError(f"ffmpeg could not be started: {error}", remedy="Reinstall imageio-ffmpeg.") from error
         if memory is not None:
-            limit_child(self.child.pid, memory=memory)
+            limit_child(self.child.pid, memory=memory + RESERVED)
         self._watchdog = threading.Thread(target=self._watch, name="ffmpeg-watchdog", daemon=True)
         self._watchdog.start()
 
@@ -137,13 +151,11 @@ class FfmpegProcess:
 
         TimeLimitError where a time limit (``safegen.bounds.timelimit``) is over.
         """
-        self._waiting_since = start = time.monotonic()
+        self._waiting_since = time.monotonic()
         try:
             yield
         finally:
             self._waiting_since = None
-            if self._limit is not None:
-                self._limit.waited(time.monotonic() - start)
         if self._limit is not None:
             self._limit.check()
 
@@ -173,11 +185,28 @@ class FfmpegProcess:
         telling = [_ADDRESS.sub("", line).strip() for line in lines if not any(echo in line for echo in _ECHOES)]
         return "; ".join(list(dict.fromkeys(telling))[-_ERROR_LINES:]) or "ffmpeg gave no reason"
 
+    def refusal(self) -> str:
+        """Say which of our bounds kept ffmpeg, which has ended, from decoding something; "" where none did."""
+        if self._too_large:
+            return f"decoding it takes more than {(self._memory or 0) >> 20} MiB of memory"
+        if (self.child.returncode or 0) < 0:
+            return f"ffmpeg was ended by signal {-self.child.returncode}"
+        self._log.seek(0)
+        for line in self._log:
+            for words, why in _BOUNDS.items():
+                if words in line:
+                    return why
+        return ""
+
     def _watch(self) -> None:
-        while not self._done.wait(0.2):
+        while not self._done.wait(0.2 if self._memory is None else 0.02):
+            if self._memory is not None and resident(self.child.pid) > self._memory:
+                self._too_large = True
+                self.child.kill()
+                return
             since = self._waiting_since
             waited = 0.0 if since is None else time.monotonic() - since
-            if self._limit is not None and self._limit.left() - waited <= 0:
+            if self._limit is not None and self._limit.left() <= 0:
                 self.child.kill()  # whoever waits for it is told so by `waiting`
                 return
             if waited > self._stall_seconds:

@@ -18,12 +18,11 @@ from safegen.bounds.process import DECODER_MEMORY
 from safegen.media.ffmpeg_process import FfmpegProcess, arguments, open_input
 from safegen.media.formats import Source, identify
 from safegen.media.images import MAX_FRAME_PIXELS, hidden_layers
+from safegen.media.picture_size import displayed_size
 from safegen.media.probing import MAX_PACKETS
 
 LONG: Final = 8.0
 """How much longer than the median a frame may be shown: screen recorders and dropped duplicates stay far below."""
-
-_MAX_LINE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def presentation(path: Path | str) -> Presentation:
 def _tracks(source: Source) -> Presentation:
     node = open_input(source, tolerant=True, max_pixels=MAX_FRAME_PIXELS)
     beyond = []
-    if _size(source, "all") != _size(source, "codec"):
+    if displayed_size(source, "all") != displayed_size(source):
         beyond.append(
             "Its container hides the borders of the pictures, and a player may show them: they were not read."
         )
@@ -79,22 +78,6 @@ def _tracks(source: Source) -> Presentation:
     if videos and _is_uneven(next(iter(videos.values()))):
         beyond.append("Some frames are shown far longer than others, but all were read as if they were not.")
     return Presentation(tuple(beyond), "audio" in kinds.values())
-
-
-def _size(source: Source, cropping: str) -> bytes:
-    """The first frame's width and height as a pixmap's header says them, b"" where none can be decoded.
-
-    ``cropping``: ``codec``, as all players must, or ``all``, also as the container asks (``clap``, ``PixelCrop``).
-    """
-    node = open_input(source, tolerant=True, max_pixels=MAX_FRAME_PIXELS, apply_cropping=cropping)["V:0"]
-    output = node.output("pipe:", format="image2pipe", vcodec="ppm", vframes=1)
-    with FfmpegProcess(arguments(output), memory=DECODER_MEMORY) as process:
-        with process.waiting():
-            header = process.stdout.readline(_MAX_LINE) + process.stdout.readline(_MAX_LINE)
-            while process.stdout.read(1 << 20):
-                pass
-        process.finish()
-    return header
 
 
 def _is_uneven(stamps: array[int]) -> bool:

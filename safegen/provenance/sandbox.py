@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,6 @@ def run(task: Task, limits: ReadLimits, seconds: float) -> dict[str, Any]:
     limit = current_limit()
     if limit is not None:
         request["seconds"] = seconds = min(seconds, max(limit.left(), _LEAST))
-    start = time.monotonic()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(
@@ -100,9 +98,6 @@ def run(task: Task, limits: ReadLimits, seconds: float) -> dict[str, Any]:
         return too_slow(seconds)
     except OSError as error:
         raise VerificationError(f"cannot start a process to read {task.path}: {error}") from error
-    finally:
-        if limit is not None:
-            limit.waited(time.monotonic() - start)
     if done.returncode == -signal.SIGALRM:
         return too_slow(seconds)
     try:

@@ -112,6 +112,8 @@ class MarkReader:
         if not still:
             yield "clip", lambda: extract_stream(once.frames(), marks, issued=self._issued())
             still = once.count <= STILL_FRAMES  # more were announced than could be decoded
+        if still and clip.is_cut:
+            unread.append(f"all frames but the first {len(clip.frames)}, which are too large to be held together.")
         for record in self._records(still):
             try:
                 source = _reading_source(record)
@@ -160,6 +162,7 @@ class _Pass:
                 self.pixels.add(frame)
             self.count += 1
             yield frame
+            del frame  # so that a large one is not held while the next is read
 
 
 def _reading_source(record: VaeRecord) -> Any:

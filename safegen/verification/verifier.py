@@ -75,7 +75,7 @@ def verify(
     ``forensic``: the passive detector is asked as well, whose hint no verdict rests on.
     ``fragments`` are segments, in order, that follow ``path`` as their initialisation segment (DASH, CMAF): the
     credential is validated with each, and the pictures are those of all together.
-    ``time_limit``: seconds of work that all of it may take (``safegen.bounds.timelimit``), by its size if not said;
+    ``time_limit``: seconds that all of it may take (``safegen.bounds.timelimit``), by its size if not said;
     when they run out the verdict is INCONCLUSIVE, whatever was found until then. Never touches the network and never
     writes but temporary files. A negative verdict is a result. Raises InputError (of which UnreadableMediaError is one)
     if there is no file that can be decoded.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from safegen.bounds.timelimit import check_time
 from safegen.opencv import cv2
 from safegen.types import ContentId, Json
 from safegen.watermark import ecc
@@ -152,6 +153,7 @@ def _readings(change: Canvas, key: bytes, look: bool) -> Iterator[_Reading]:
     for start in search.coarse(change[:SEARCH_FRAMES]):
         if start.score < COARSE_Z:
             break
+        check_time()
         path = _follow(change, start)
         better = search.refine(change[:SEARCH_FRAMES], path[:SEARCH_FRAMES], start)
         path = _follow(change, better)
@@ -305,6 +307,7 @@ def _windows(frames: Iterable[NDArray[np.uint8]]) -> Iterator[Canvas]:
             yield np.concatenate(held)
             held = []
         held.append(small)
+        del frame  # so that a large one is not held while the next is read
         if len(held) == WINDOW_FRAMES + WINDOW_FRAMES // 4:
             yield np.concatenate(held[:WINDOW_FRAMES])
             held = held[WINDOW_FRAMES:]
@@ -341,6 +344,7 @@ def _promising(canvas: Canvas) -> Iterator[int]:
     if len(canvas) <= PART_FRAMES:
         return
     for first in range(0, len(canvas) - PART_FRAMES // 2, PART_FRAMES // 2):
+        check_time()
         change = reading.moving(canvas[first : first + PART_FRAMES])
         samples = _samples(change, _follow(change, search.identity()), search.identity().matrix)
         if reading.signpost_fit(samples) >= PRESENT_Z:

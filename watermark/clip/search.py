@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from safegen.bounds.timelimit import check_time
 from safegen.opencv import cv2
 from safegen.watermark.clip import reading
 from safegen.watermark.clip.pattern import FRAMES_PER_PHASE, ORDER, PHASES, signpost
@@ -66,6 +67,7 @@ def coarse(change: Canvas, keep: int = 6) -> list[Alignment]:
     small = np.stack(flat).reshape(*pictures.shape[:2], size[1], size[0])
     found = []
     for matrix in _hypotheses(w, h):
+        check_time()
         score, shift = _correlate(pictures, small, matrix)
         moved = matrix.copy()
         moved[:2, 2] += shift
@@ -88,6 +90,7 @@ def refine(change: Canvas, path: NDArray[np.int64], start: Alignment) -> Alignme
     best = fit(places)
     for step in (2.5, 1.0, 0.4):
         for _ in range(4):
+            check_time()
             before = best
             for move in _MOVES:
                 for sign in (step, -step):

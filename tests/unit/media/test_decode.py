@@ -228,7 +228,9 @@ def test_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> 
 
 
 def test_oversized_clip_is_refused(mp4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("safegen.media.decoding.MAX_FRAME_PIXELS", 1000)
+    monkeypatch.setattr("safegen.media.decoding.WHOLE_PIXELS", 500)
+    for name in ("decoding", "picture_size"):
+        monkeypatch.setattr(f"safegen.media.{name}.MAX_FRAME_PIXELS", 1000)
     with pytest.raises(UnreadableMediaError):
         media.read_clip(mp4)
 
