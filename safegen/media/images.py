@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 MAX_FRAME_PIXELS = 64 * 2**20
 """Pixels of one frame that are read at most (8192 x 8192): a few bytes of file must not claim gigabytes of memory."""
 
+MAX_WEBP_PIXELS = 48 * 2**20
+"""The same for WebP, whose decoder holds four copies of the picture."""
+
+MAX_SIDE = 2**20
+"""Pixels along one side: Pillow keeps a pointer for every row."""
+
 _ORIENTATION, _TURNED = 0x0112, 5  # from 5 on, width and height change places
 _START_OF_SCAN = b"\xff\xda"
 
@@ -134,9 +140,11 @@ def _check_decoder(source: Source) -> None:
 
 def _check_work(source: Source, image: Image.Image) -> None:
     """UnreadableMediaError for a picture that asks for more memory or work than any that is meant to be looked at."""
-    if image.width * image.height > MAX_FRAME_PIXELS:
+    most = MAX_WEBP_PIXELS if source.format == "WEBP" else MAX_FRAME_PIXELS
+    if image.width * image.height > most or max(image.size) > MAX_SIDE:
         raise UnreadableMediaError(
-            f"{source.path.name}: {image.width}x{image.height} is more than {MAX_FRAME_PIXELS} pixels",
+            f"{source.path.name}: {image.width}x{image.height} is more than {most} pixels,"
+            f" or than {MAX_SIDE} along one side",
             remedy="Give a smaller version.",
         )
     if source.format == "JPEG" and _scans(source.path) > MAX_SCANS:

@@ -39,6 +39,9 @@ MAX_READ_PIXELS = 2**23
 """Pixels of all frames together, of four at least, up to which they are read at their own size: eight frames of 720p,
 1448 x 1448 for a still. What the VAE takes grows with them."""
 
+MAX_READ_SIDE = 2**14
+"""Pixels along one side of what is read at most: what the cosine transform takes grows with its square."""
+
 _EASY_SAMPLES = 14_000
 """Latents with fewer values than this get proportionally more iterations."""
 
@@ -201,12 +204,17 @@ def extract_frames(
 
     The clip's own shape, MAX_READ_PIXELS at most, is tried first, then each of ``shapes`` (T, H, W): shapes that clips
     were generated in, tried by resizing. Every try is a hypothesis that the p-value pays for. Raises WatermarkError
-    when the frames are no clip.
+    when the frames are no clip, or too long and narrow.
     """
     check_key(key)
     check_frames(frames)
     fastvae.latent_stats(vae)  # refuses a VAE that cannot be read at all
     own = _fit(vae, _bounded(frames.shape[:3]))
+    if max(own[1:]) > MAX_READ_SIDE:
+        raise WatermarkError(
+            f"pictures of {frames.shape[2]}x{frames.shape[1]} pixels are too long and narrow to be read",
+            remedy="Give the picture that it was cut from.",
+        )
     tries = list(dict.fromkeys([own, *(_fit(vae, s) for s in shapes)]))
     best: tuple[float, Payload | None, float, tuple[int, int, int]] = (0.0, None, 0.0, own)
     for shape in tries:

@@ -122,3 +122,17 @@ def test_the_pixel_mark_of_a_large_frame_is_read_strip_by_strip(monkeypatch: pyt
     assert np.array_equal(pixel.largest_values(frame), whole)
     assert len(whole) == 128 * 128
     assert _peak(lambda: pixel.largest_values(frame)) < much / 4
+
+
+def test_rows_without_number_and_a_webp_too_large_for_its_decoder_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tall, webp = tmp_path / "tall.png", tmp_path / "large.webp"
+    tall.write_bytes(stills.png(1, images.MAX_SIDE + 1))
+    with pytest.raises(UnreadableMediaError, match="along one side"):
+        image_size(identify(tall))
+    webp.write_bytes(stills.picture("WEBP", 64))
+    assert image_size(identify(webp)) == (64, 64)
+    monkeypatch.setattr(images, "MAX_WEBP_PIXELS", 64 * 64 - 1)
+    with pytest.raises(UnreadableMediaError, match="more than 4095 pixels"):
+        image_size(identify(webp))

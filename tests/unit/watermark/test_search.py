@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from safegen.bounds.timelimit import time_limit
+from safegen.errors import TimeLimitError
 from safegen.watermark.clip import alignment, reading, search
 from tests.marked_clips import KEY, PAYLOAD, Frames, clip, levels, paint
 
@@ -165,3 +167,9 @@ def test_absurd_places_give_an_empty_or_tiny_canvas_not_an_error(matrix: Matrix)
     out, _ = search.warp(pictures, matrix)
     assert np.isfinite(out).all()
     assert out.size <= 3 * (80 * reading.SHORT) ** 2
+
+
+def test_the_search_for_moved_pictures_ends_with_the_time() -> None:
+    canvas = np.random.default_rng(5).normal(size=(8, 3, 96, 96)).astype(np.float32)
+    with time_limit(1e-6), pytest.raises(TimeLimitError):
+        search.coarse(canvas)

@@ -18,6 +18,7 @@ from safegen.watermark.payload import Payload
 from safegen.watermark.pixel import PixelScheme
 from safegen.watermark.still import carrier
 from safegen.watermark.still.latent_still import (
+    MAX_READ_SIDE,
     Recipe,
     StillEmbedder,
     StillExtractor,
@@ -328,3 +329,9 @@ def test_pixel_mark_survives_h264_and_other_keys_read_nothing(tmp_path: Path) ->
     assert scheme.extract_frames(frames[:, :64, :64], KEY).status is base.MarkStatus.NONE
     with pytest.raises(WatermarkError, match="too small"):
         scheme.embed_frames(frames[:, :64, :64], PAYLOAD, KEY)
+
+
+def test_a_picture_of_a_few_endless_lines_is_refused_and_not_transformed(vae: Any) -> None:
+    frames = np.zeros((1, 2, MAX_READ_SIDE + 64, 3), np.uint8)
+    with pytest.raises(WatermarkError, match="too long and narrow"):
+        extract_frames(frames, vae, KEY)
