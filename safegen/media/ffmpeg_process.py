@@ -200,7 +200,7 @@ class FfmpegProcess:
 
     def _watch(self) -> None:
         while not self._done.wait(0.2 if self._memory is None else 0.02):
-            if self._memory is not None and resident(self.child.pid) > self._memory:
+            if self._memory is not None and self.child.returncode is None and resident(self.child.pid) > self._memory:
                 self._too_large = True
                 self.child.kill()
                 return

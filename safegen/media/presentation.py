@@ -72,6 +72,8 @@ def _tracks(source: Source) -> Presentation:
                 if kinds.get(number := int(fields[0])) == "video":
                     videos.setdefault(number, array("q")).append(int(fields[2]))
         process.finish()
+        if why := process.refusal():
+            beyond.append(f"Not all of its packets were listed: {why}.")
     count = sum(kind == "video" for kind in kinds.values())
     if count > 1:
         beyond.append(f"It has {count} video tracks, of which the first was read: a player may show another.")

@@ -108,6 +108,10 @@ def _packets(source: Source, *, tolerant: bool) -> _Packets:
                     f"{source.path.name}: has more than {MAX_PACKETS} frames", remedy="Give a shorter part of it."
                 )
         failed = process.finish() != 0
+        if why := process.refusal():
+            raise UnreadableMediaError(
+                f"{source.path.name}: not all of its packets were listed: {why}", remedy="Give a shorter part of it."
+            )
         if not found.count or (failed and not tolerant):
             raise UnreadableMediaError(
                 f"{source.path.name}: cannot be read, it is damaged, incomplete or has no video "

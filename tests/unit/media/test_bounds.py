@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -136,3 +137,16 @@ def test_rows_without_number_and_a_webp_too_large_for_its_decoder_are_refused(
     monkeypatch.setattr(images, "MAX_WEBP_PIXELS", 64 * 64 - 1)
     with pytest.raises(UnreadableMediaError, match="more than 4095 pixels"):
         image_size(identify(webp))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what a process uses")
+def test_a_list_of_packets_that_took_too_much_memory_is_not_taken_for_whole(
+    one_frame: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "many.mp4"
+    path.write_bytes(clips.wide_table(one_frame, 100_000))
+    monkeypatch.setattr(probing, "DECODER_MEMORY", 1 << 20)
+    with pytest.raises(UnreadableMediaError, match="not all of its packets were listed"):
+        probe(path, tolerant=True)
+    monkeypatch.setattr("safegen.media.presentation.DECODER_MEMORY", 1 << 20)
+    assert any("Not all of its packets" in told for told in presentation(path).beyond)
