@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -13,10 +14,14 @@ from safegen.bounds.timelimit import check_time
 from safegen.errors import UnreadableMediaError
 from safegen.media.ffmpeg_process import FfmpegProcess, arguments, open_input
 from safegen.media.formats import Source, identify
-from safegen.media.images import MAX_FRAME_PIXELS, load_image
+from safegen.media.images import load_image
+from safegen.media.probing import first_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+MAX_VIDEO_PIXELS = 4096 * 2304
+"""Pixels of a frame of video that is decoded: 4K. Decoders hold dozens of frames, so 8K takes them gigabytes."""
 
 _HEADER_LIMIT = 32
 
@@ -34,7 +39,8 @@ def decode(path: Path | str, *, tolerant: bool = False) -> Iterator[NDArray[np.u
     Raises:
         InputError: no such file.
         TimeLimitError: a time limit (``safegen.bounds.timelimit``) is over.
-        UnreadableMediaError: not media, truncated or damaged; raised late where damage lies behind good frames.
+        UnreadableMediaError: not media, truncated or damaged, or video beyond 4K; raised late where damage lies behind
+            good frames.
         MediaError: ffmpeg could not be run.
     """
     source = identify(path)
@@ -44,7 +50,7 @@ def decode(path: Path | str, *, tolerant: bool = False) -> Iterator[NDArray[np.u
 
 
 def _decode_video(source: Source, *, tolerant: bool) -> Iterator[NDArray[np.uint8]]:
-    node = open_input(source, tolerant=tolerant, max_pixels=MAX_FRAME_PIXELS)["V:0"]
+    node = open_input(source, tolerant=tolerant, max_pixels=MAX_VIDEO_PIXELS)["V:0"]
     # Portable pixmaps, since each carries its own size: nothing has to be guessed from ffmpeg's messages.
     output = node.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24", fps_mode="passthrough")
     count = 0
@@ -58,6 +64,11 @@ def _decode_video(source: Source, *, tolerant: bool) -> Iterator[NDArray[np.uint
             yield frame
             check_time()
         failed = process.finish() != 0
+        if count == 0 and math.prod(first_size(source)) > MAX_VIDEO_PIXELS:
+            raise UnreadableMediaError(
+                f"{source.path.name}: its pictures are larger than {MAX_VIDEO_PIXELS} pixels, the most for video",
+                remedy="Scale it down to 4K.",
+            )
         if count == 0 or (failed and not tolerant):
             raise UnreadableMediaError(
                 f"{source.path.name}: cannot be decoded, it is damaged or incomplete ({process.last_words()})",

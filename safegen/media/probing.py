@@ -9,7 +9,6 @@ from typing import Final
 
 from safegen.bounds.process import DECODER_MEMORY
 from safegen.errors import UnreadableMediaError
-from safegen.media.decoding import decode
 from safegen.media.ffmpeg_process import FfmpegProcess, arguments, open_input
 from safegen.media.formats import Kind, Source, identify
 from safegen.media.images import MAX_FRAME_PIXELS, image_size
@@ -46,12 +45,12 @@ def probe(path: Path | str, *, tolerant: bool = False) -> MediaInfo:
         width, height = image_size(source)
         return MediaInfo("image", width, height, 1, 0.0, 0.0, source.format.lower())
     packets = _packets(source, tolerant=tolerant)
-    first = next(decode(path, tolerant=True))
+    width, height = first_size(source)
     interval = packets.interval()
     return MediaInfo(
         kind="video",
-        width=int(first.shape[1]),
-        height=int(first.shape[0]),
+        width=width,
+        height=height,
         frames=packets.count,
         fps=float(1 / interval) if interval > 0 else 0.0,
         duration_s=float(interval * packets.count),
@@ -115,3 +114,22 @@ def _packets(source: Source, *, tolerant: bool) -> _Packets:
                 remedy="Fetch or export the file again.",
             )
     return found
+
+
+def first_size(source: Source) -> tuple[int, int]:
+    """Decode the first frame, and say how wide and high it is, turned as it is shown."""
+    node = open_input(source, tolerant=True, max_pixels=MAX_FRAME_PIXELS, threads="1")["V:0"]
+    # Grey, by one thread, and nothing but a checksum comes out: a large frame takes little memory.
+    output = node.output("pipe:", format="framecrc", vcodec="rawvideo", pix_fmt="gray", threads=1, **{"frames:v": 1})
+    found = _Packets()
+    with FfmpegProcess(arguments(output), memory=DECODER_MEMORY) as process:
+        for line in process.lines():
+            found.note(line)
+        process.finish()
+        if not found.count:
+            raise UnreadableMediaError(
+                f"{source.path.name}: cannot be decoded, it is damaged or incomplete ({process.last_words()})",
+                remedy="Fetch or export the file again.",
+            )
+    width, _, height = found.facts["dimensions"].partition("x")
+    return int(width), int(height)

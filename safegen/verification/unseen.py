@@ -9,6 +9,7 @@ from typing import BinaryIO, Final
 from safegen.errors import UnreadableMediaError
 from safegen.media import MediaInfo
 from safegen.media.aigc_mp4 import has_track
+from safegen.media.decoding import MAX_VIDEO_PIXELS
 from safegen.media.formats import still_format
 from safegen.provenance.carriers import HEAD_BYTES, Carrier, by_beginning
 
@@ -19,16 +20,17 @@ _STILLS: Final = {"AVIF": Carrier("AVIF", "image/avif", True), "HEIF": Carrier("
 def why_unseen(path: Path, readable: Future[MediaInfo]) -> str:
     """Why no pictures are read, where the file is of a format that carries credentials all the same; else "".
 
-    Raises what ``probe`` raised for any other file.
+    That may be what else than pictures it holds, or their size. Raises what ``probe`` raised for any other file.
     """
     try:
-        readable.result()
+        info = readable.result()
     except UnreadableMediaError as error:
         found = carrier(path) if path.is_file() else None
         if found is None:
             raise
         return str(error) if found.has_decoder else f"the pictures or sound of {found.name} files are not read"
-    return ""
+    too_large = info.kind == "video" and info.width * info.height > MAX_VIDEO_PIXELS
+    return f"film of {info.width}x{info.height} pixels is not read, 4K is the most" if too_large else ""
 
 
 def carrier(path: Path) -> Carrier | None:

@@ -228,9 +228,11 @@ def test_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> 
 
 
 def test_oversized_clip_is_refused(mp4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("safegen.media.decoding.MAX_FRAME_PIXELS", 1000)
-    with pytest.raises(UnreadableMediaError):
+    size = media.probe(mp4)
+    monkeypatch.setattr("safegen.media.decoding.MAX_VIDEO_PIXELS", 1000)
+    with pytest.raises(UnreadableMediaError, match="larger than 1000 pixels"):
         media.read_clip(mp4)
+    assert media.probe(mp4) == size
 
 
 def test_truncated_image(tmp_path: Path, clip: Frames) -> None:

@@ -124,6 +124,20 @@ def test_a_broken_one_is_damage(suffix: str, home: Home, others: KeyStore, tmp_p
     assert finding(verdict, Basis.METADATA).status is not Status.PASS
 
 
+def test_film_beyond_4k_took_gigabytes(
+    home: Home, others: KeyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoders hold dozens of frames. Its credential is examined all the same, and nothing passes."""
+    plain = tmp_path / "plain.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x48:duration=0.4", "-pix_fmt", "yuv420p", plain)
+    for module in ("safegen.media.decoding", "safegen.verification.unseen"):
+        monkeypatch.setattr(f"{module}.MAX_VIDEO_PIXELS", 64 * 48 - 1)
+    verdict = verify(sign(plain, tmp_path / "signed.mp4", others), home=home)
+    assert finding(verdict, Basis.METADATA).status is Status.PASS
+    assert "film of 64x48 pixels is not read" in finding(verdict, Basis.WATERMARK).summary
+    assert verdict.verdict == "inconclusive"
+
+
 def test_a_file_signed_by_this_home_whose_pictures_are_not_read_never_passes(home: Home, tmp_path: Path) -> None:
     keys = KeyStore.load(home, purpose="sign")
     signed = sign(make_plain(tmp_path / "plain.tiff"), tmp_path / "signed.tiff", keys)
