@@ -32,6 +32,9 @@ CLIPS = 24
 LEVEL = 2.0
 """Root mean square of the patterns that are tried, in 8-bit levels."""
 
+FIRST_FRAMES, LEAST_GAIN = 3, 0.25
+"""Latent frames whose gain is measured by themselves, and the least of the whole clip's that it may be."""
+
 RIDGE = 1e-3
 REFINE_RATE = 1e-3
 """Of the second stage, relative to the filter's own root mean square."""
@@ -81,17 +84,17 @@ def calibrate(
         with torch.no_grad():
             hosts = torch.cat([fastvae.encode(vae, c.to(device)).cpu() for c in drawn_clips])
     profile = Profile(weights_digest(vae), body, first, 1.0, _preview(vae, hosts[:8], layout))
-    gain, share = _measure(vae, profile, hosts[:2], layout, seed)
+    gain, share, frame_gains = _measure(vae, profile, hosts[:2], layout, seed)
     if refine:
         refined = _refine(vae, profile, hosts, layout, refine, random, lambda n: tick(clips + n, total))
-        better_gain, better_share = _measure(vae, refined, hosts[:2], layout, seed)
-        if better_share > share:
-            profile, gain, share = refined, better_gain, better_share
+        better = _measure(vae, refined, hosts[:2], layout, seed)
+        if better[1] > share:
+            profile, (gain, share, frame_gains) = refined, better
     tick(total, total)
     if not gain > 0:
         raise WatermarkError("the VAE does not draw the pattern", remedy="Use the pixel scheme for this pipeline.")
     notes: dict[str, Json] = {"clips": clips, "refine_steps": refine, "energy_in_the_pattern": round(share, 3)}
-    return replace(profile, gain=gain, notes=notes)
+    return replace(profile, gain=gain, notes=notes, frame_gains=frame_gains)
 
 
 def smooth_clip(random: np.random.Generator, frames: int, side: int) -> Tensor:
@@ -198,14 +201,21 @@ def _draw(
     return change, paint(drawn, plain.shape[3:], layout).to(host.device)
 
 
-def _measure(vae: Any, profile: Profile, hosts: Tensor, layout: Layout, seed: int) -> tuple[float, float]:
-    """The profile's gain, and the share of the change's energy that is the pattern."""
+def _measure(
+    vae: Any, profile: Profile, hosts: Tensor, layout: Layout, seed: int
+) -> tuple[float, float, tuple[float, ...]]:
+    """The profile's gain, the share of the change's energy that is the pattern, and the gain of the first frames."""
     random = np.random.default_rng(seed)
-    gains, shares = [], []
+    powers, shares = [], []
+    spans = layout.spans(hosts.shape[2])
     with torch.no_grad():
         for host in hosts:
             change, wanted = _draw(vae, profile, host[None].to(next(vae.parameters()).device), layout, random)
-            gains.append(float(change.square().mean().sqrt()) / LEVEL)
+            powers.append(change.square().mean(dim=(0, 1, 3, 4)).cpu() / LEVEL**2)
             norm = float(change.square().sum() * wanted.square().sum())
             shares.append(float((change * wanted).sum()) ** 2 / norm if norm > 0 else 0.0)
-    return float(np.mean(gains)), float(np.mean(shares))
+    power = torch.stack(powers).mean(dim=0)
+    gain = float(power.mean().sqrt())
+    each = [float(power[start:stop].mean().sqrt()) / max(gain, 1e-12) for start, stop in spans]
+    first = each[:FIRST_FRAMES] + ([float(np.mean(each[FIRST_FRAMES:]))] if len(each) > FIRST_FRAMES else [])
+    return gain, float(np.mean(shares)), tuple(round(max(g, LEAST_GAIN), 4) for g in first)

@@ -75,7 +75,8 @@ def _print_for_people(made: Generated) -> None:
         **({} if made.probes_decision is None else {"probes": made.probes_decision.explanation}),
         **({"consent": ", ".join(made.consents)} if made.consents else {}),
         "frames": made.frames_decision.explanation,
-        "mark": f"{made.mark['scheme']}, read back from the encoded file (p <= {made.mark['p_value']:.1e})",
+        "mark": f"{made.mark['drawn_as']}, read back from the encoded file (p <= {made.mark['p_value']:.1e})"
+        + (", weak: it may not outlast another encode" if made.mark["weak"] else ""),
         "credential": f"C2PA manifest {made.manifest_id}",
         "time": ", ".join(f"{name} {_seconds(ms)}" for name, ms in made.milliseconds.items()),
     }

@@ -9,10 +9,10 @@ from typing import Final
 
 from safegen.bounds.process import DECODER_MEMORY
 from safegen.errors import UnreadableMediaError
-from safegen.media.decoding import decode
 from safegen.media.ffmpeg_process import FfmpegProcess, arguments, open_input
 from safegen.media.formats import Kind, Source, identify
 from safegen.media.images import MAX_FRAME_PIXELS, image_size
+from safegen.media.picture_size import displayed_size
 
 MAX_PACKETS: Final = 2_000_000
 """Packets that are listed at most: a day at 24 frames a second, none of which need be more than a byte of the file."""
@@ -46,12 +46,16 @@ def probe(path: Path | str, *, tolerant: bool = False) -> MediaInfo:
         width, height = image_size(source)
         return MediaInfo("image", width, height, 1, 0.0, 0.0, source.format.lower())
     packets = _packets(source, tolerant=tolerant)
-    first = next(decode(path, tolerant=True))
+    size = displayed_size(source)
+    if size is None:
+        raise UnreadableMediaError(
+            f"{source.path.name}: cannot be decoded, it is damaged or incomplete", remedy="Fetch or export it again."
+        )
     interval = packets.interval()
     return MediaInfo(
         kind="video",
-        width=int(first.shape[1]),
-        height=int(first.shape[0]),
+        width=size[0],
+        height=size[1],
         frames=packets.count,
         fps=float(1 / interval) if interval > 0 else 0.0,
         duration_s=float(interval * packets.count),

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Imported where they are used: torch, and what loads cv2.
 
 LATENT_SCHEME, STILL_SCHEME, NOISE_SCHEME, PIXEL_SCHEME = "latent-residual", "latent-still", "noise-sign", "pixel"
+DRAWN_SCHEME = "clip-pixels"
+"""LATENT_SCHEME's pattern and reader, drawn into the pixels of finished frames."""
+
 VAE_SCHEMES = (STILL_SCHEME, NOISE_SCHEME)
 """Schemes whose readers need the model that drew the clip."""
 
@@ -34,8 +37,14 @@ STILL_FRAMES = 8
 HEADROOM = 1.2
 """How far the read-back statistic must pass the threshold of presence, so that another encode leaves a mark."""
 
-CLIP_HEADROOM = 2.4
-"""The same for clips: H.264 at CRF 30 costs their statistic a third, and a payload needs 1.7 thresholds to decode."""
+CLIP_HEADROOM = 2.0
+"""The same for clips: H.264 at CRF 30 costs their statistic a third, and a payload needs 1.2 thresholds to decode."""
+
+DRAWN_MARGIN, WEAKEST = 1.15, 0.4
+"""What our own encode costs the statistic, and the weakest mark that is drawn, as a share of the normal one."""
+
+CLIP_LAST_RESORT = (1.5, 2.2)
+"""Strengths that show, for clips that cannot be read at the one that does not."""
 
 Report = Callable[[float, float], None]
 
@@ -63,8 +72,9 @@ class Marking(Protocol):
     """One clip's mark, on its way through a run."""
 
     scheme: str
-    strengths: tuple[float, ...]  # to be tried in turn: a stronger one only if the weaker lacked headroom
-    last_resort: tuple[float, ...]  # tried where the strongest of those cannot be read: it shows, in even places
+    last_resort: tuple[
+        float, ...
+    ]  # tried where the strongest of ``strengths`` cannot be read: it shows, in even places
     headroom: float
     seconds: float  # spent on embedding so far
 
@@ -74,6 +84,10 @@ class Marking(Protocol):
 
     def on_step_end(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """Diffusers' ``callback_on_step_end``."""
+        ...
+
+    def strengths(self, sampled: NDArray[np.uint8]) -> tuple[float, ...]:
+        """Return the strengths to be tried in turn: a stronger one only if the weaker lacked headroom."""
         ...
 
     def frames(self, sampled: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
@@ -89,27 +103,28 @@ def make_marking(scheme: str | None, pipe: Any, request: MarkRequest) -> Marking
     """Return the marking of ``scheme``; by default the in-latent one, or pixels where the latents are out of reach.
 
     They are out of reach where ``pipe``'s VAE is of an unknown family; for clips, where it does not draw the pattern;
-    for stills, where it is kept nowhere (``request.source`` is empty), since whoever reads them needs it too.
+    for stills, where it is kept nowhere (``request.source`` is empty), since whoever reads them needs it too. In pixels
+    clips get the same pattern as in latents, stills another one.
     InputError for an unknown or impossible scheme.
     """
-    from safegen.watermark.layouts import call_shape, reaches
+    from safegen.watermark.layouts import call_shape
 
     shape = call_shape(pipe, request.call)
     still = shape.frames <= STILL_FRAMES
     if scheme is None:
-        scheme = _default_scheme(pipe, request, still) if reaches(pipe.vae) else PIXEL_SCHEME
+        scheme = _default_scheme(pipe, request, still)
     if scheme in VAE_SCHEMES and not request.source:
         raise InputError(
             f"The {scheme} mark needs a VAE that can be found again, and this pipeline was loaded from nowhere.",
             remedy="Save it with save_pretrained and load it from there, or use another scheme.",
         )
-    if scheme == LATENT_SCHEME:
+    if scheme in (LATENT_SCHEME, DRAWN_SCHEME):
         if still:
             raise InputError(
                 f"{shape.frames} frames are too few for the {scheme} mark.",
                 remedy=f"Generate more than {STILL_FRAMES}, or leave the scheme open.",
             )
-        return LatentMarking(pipe, request, shape)
+        return LatentMarking(pipe, request, shape) if scheme == LATENT_SCHEME else DrawnMarking(request)
     if scheme == STILL_SCHEME:
         if not still:
             raise InputError(f"The {scheme} mark is for up to {STILL_FRAMES} frames.", remedy="Leave the scheme open.")
@@ -118,21 +133,24 @@ def make_marking(scheme: str | None, pipe: Any, request: MarkRequest) -> Marking
         return NoiseMarking(pipe, request, shape)
     if scheme == PIXEL_SCHEME:
         return PixelMarking(request)
-    known = ", ".join((LATENT_SCHEME, STILL_SCHEME, NOISE_SCHEME, PIXEL_SCHEME))
+    known = ", ".join((LATENT_SCHEME, DRAWN_SCHEME, STILL_SCHEME, NOISE_SCHEME, PIXEL_SCHEME))
     raise InputError(f"Unknown watermark scheme {scheme!r}.", remedy=f"Known: {known}.")
 
 
 def _default_scheme(pipe: Any, request: MarkRequest, still: bool) -> str:
+    from safegen.watermark.layouts import reaches
+
+    reached = reaches(pipe.vae)
     if still:
-        return STILL_SCHEME if request.source else PIXEL_SCHEME
-    profile = profile_for(pipe.vae, request.home, progress=request.report)
-    return LATENT_SCHEME if profile.draws else PIXEL_SCHEME
+        return STILL_SCHEME if reached and request.source else PIXEL_SCHEME
+    if reached and profile_for(pipe.vae, request.home, progress=request.report).draws:
+        return LATENT_SCHEME
+    return DRAWN_SCHEME
 
 
 class _Marking:
     """What all markings have in common."""
 
-    strengths: tuple[float, ...] = (1.0,)
     last_resort: tuple[float, ...] = ()
     headroom: float = HEADROOM
 
@@ -145,6 +163,9 @@ class _Marking:
 
     def arguments(self) -> dict[str, Any]:
         return {}
+
+    def strengths(self, _sampled: NDArray[np.uint8]) -> tuple[float, ...]:
+        return (1.0,)
 
     def on_step_end(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """Call the caller's own callback, then mark."""
@@ -170,7 +191,7 @@ class _LatentMarking(_Marking):
 
     def frames(self, sampled: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
         """Return ``sampled``, which is marked already; at a higher strength mark the clean latents again and decode."""
-        if strength == self.strengths[0]:
+        if strength == 1.0:
             return sampled
         start = time.perf_counter()
         stronger = self._again(strength)
@@ -182,7 +203,7 @@ class LatentMarking(_LatentMarking):
     """The mark of clips: one linear filter on the latents of the last denoising step."""
 
     scheme: str = LATENT_SCHEME
-    strengths: tuple[float, ...] = (1.0, 1.5, 2.2)
+    last_resort: tuple[float, ...] = CLIP_LAST_RESORT
     headroom: float = CLIP_HEADROOM
 
     def __init__(self, pipe: Any, request: MarkRequest, shape: ClipShape) -> None:
@@ -206,16 +227,17 @@ class StillMarking(_LatentMarking):
     """The mark of stills, shaped by gradients through the VAE, and read through it."""
 
     scheme: str = STILL_SCHEME
-    strengths: tuple[float, ...] = (1.0, 1.6, 2.5)
     last_resort: tuple[float, ...] = (3.2,)
 
     def __init__(self, pipe: Any, request: MarkRequest, shape: ClipShape) -> None:
         from safegen.watermark.still.latent_still import StillEmbedder
 
         super().__init__(pipe, request, shape)
-        self._hook = self._embedder = StillEmbedder(
-            self._payload, self._key, strength=self.strengths[0], progress=request.report, shape=shape
-        )
+        self._hook = self._embedder = StillEmbedder(self._payload, self._key, progress=request.report, shape=shape)
+
+    def strengths(self, _sampled: NDArray[np.uint8]) -> tuple[float, ...]:
+        """Three, for stills are small."""
+        return (1.0, 1.6, 2.5)
 
     def _again(self, strength: float) -> Any:
         return self._embedder.remark(self._pipe.vae, strength)
@@ -265,8 +287,38 @@ class NoiseMarking(_Marking):
         return self._reader.extract_frames(frames, self._key)
 
 
+class DrawnMarking(_Marking):
+    """The mark of clips drawn into the pixels, for pipelines whose latents are out of reach."""
+
+    scheme: str = DRAWN_SCHEME
+    headroom: float = CLIP_HEADROOM
+    last_resort: tuple[float, ...] = CLIP_LAST_RESORT
+
+    def strengths(self, sampled: NDArray[np.uint8]) -> tuple[float, ...]:
+        """Of large, long or calm clips a weaker mark reads as well: the statistic grows with the strength."""
+        found = self.read(self.frames(sampled, 1.0))
+        enough = DRAWN_MARGIN * self.headroom * found.threshold / max(found.statistic, 1e-6)
+        weaker = round(max(enough, WEAKEST), 2)
+        return (weaker, 1.0) if weaker < 1 else (1.0,)
+
+    def frames(self, sampled: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+        """Return ``sampled`` with the pattern in its pixels."""
+        from safegen.watermark.clip.in_pixels import embed_frames
+
+        start = time.perf_counter()
+        marked = embed_frames(sampled, self._payload, self._key, strength=strength)
+        self.seconds += time.perf_counter() - start
+        return marked
+
+    def read(self, frames: NDArray[np.uint8]) -> Extraction:
+        """Read from the pixels, as anybody with the key does."""
+        from safegen.watermark.clip.extraction import extract_frames
+
+        return extract_frames(frames, self._key, look=False)
+
+
 class PixelMarking(_Marking):
-    """The pixel mark, for pipelines whose latents are out of reach."""
+    """The pixel mark of stills, for pipelines whose latents are out of reach."""
 
     scheme: str = PIXEL_SCHEME
 

@@ -94,7 +94,8 @@ class Outgoing:
         ``judge`` gets the frames that would leave, and returns them, repaired perhaps, or raises. WatermarkError where
         no strength can be read back, MediaError where encoding fails.
         """
-        for strength in (*marking.strengths, *marking.last_resort):
+        strengths = marking.strengths(sampled)
+        for strength in (*strengths, *marking.last_resort):
             frames = judge(marking.frames(sampled, strength))
             with self._watch.stage("encode"):
                 self._encode(frames)
@@ -103,10 +104,12 @@ class Outgoing:
                 found = marking.read(encoded)
             self._watch.milliseconds["mark"] = 1000 * marking.seconds
             ours = found.payload is not None and found.payload.content_id == self._content_id
-            if ours and (comfortable(found, marking.headroom) or strength >= marking.strengths[-1]):
+            weak = not comfortable(found, marking.headroom)
+            if ours and (not weak or strength >= strengths[-1]):
                 self._pictures, sha256 = self._look()
                 look: dict[str, Json] = {"pictures": sha256, "video_hash": recorded_look(encoded, self._fps)}
-                return Marked(found.to_json() | {"strength": strength, **look}, frames)
+                how: dict[str, Json] = {"drawn_as": marking.scheme, "strength": strength, "weak": weak}
+                return Marked(found.to_json() | how | look, frames)
         raise WatermarkError(
             "The mark could not be read back from the encoded clip, so the clip was not released.",
             remedy="Use another seed, more frames or a larger size: very small or flat clips cannot carry a mark.",

@@ -242,6 +242,9 @@ class Verifier:
                 f"Entry {rewritten[0].index} of {rewritten[0].time} records that this file was {what} the credential of"
                 f" the clip of entry {entry.index}; both lie under the signed checkpoint."
             )
+        mark = entry.body.get("mark")
+        if isinstance(mark, dict) and mark.get("weak"):
+            summary += " Its mark was weak from the first: copies that are encoded again may have lost it."
         return Finding(Basis.LEDGER, Status.PASS, summary, evidence), entry.index
 
     def _kept_manifest_problems(

@@ -91,11 +91,11 @@ def test_defaults_come_from_the_pipeline_itself() -> None:
     assert call_defaults(random_cogvideox()) == {"height": 32, "width": 32, "num_frames": 9, "num_inference_steps": 50}
 
 
-def test_a_vae_that_does_not_draw_the_pattern_is_marked_in_pixels(fresh_home: Home, tmp_path: Path) -> None:
+def test_clips_of_a_vae_that_does_not_draw_the_pattern_get_it_in_their_pixels(fresh_home: Home, tmp_path: Path) -> None:
     torch.manual_seed(0)
     call = {"height": 192, "width": 192, "num_frames": 9, "num_inference_steps": 2, "max_sequence_length": 16}
     made = safegen.protect(random_ltx(), fps=24, home=fresh_home)(PROMPT, output=tmp_path / "c.mp4", seed=1, **call)
-    assert made.mark["scheme"] == "pixel"
+    assert (made.mark["scheme"], made.mark["drawn_as"]) == ("latent-residual", "clip-pixels")
     assert made.model["pipeline"] == "LTXPipeline"
     assert safegen.verify(made.output, home=fresh_home).verdict == "verified"
 

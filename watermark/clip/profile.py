@@ -44,8 +44,10 @@ class Profile:
     ``body`` [C, 48, 3, 3, 3] turns the pattern (Y, Cb, Cr levels at 4x4 samples per cell) of three latent frames and
     3x3 cells into one cell's change of the normalised latents; ``first`` [C, 48, 2, 3, 3] does so for the first latent
     frame, which causal VAEs code apart. ``gain`` is the root mean square of the change of the decoded video's RGB
-    levels for a pattern of root mean square 1. ``preview`` [C + 1] gives a cell's mean luma in 8-bit levels from its
-    normalised latents (coefficients, then an offset). ``notes`` say how it was measured.
+    levels for a pattern of root mean square 1, and ``frame_gains`` what share of it the first latent frames get, the
+    last one standing for all that follow: VAEs draw the beginning of a clip louder. ``preview`` [C + 1] gives a cell's
+    mean luma in 8-bit levels from its normalised latents (coefficients, then an offset). ``notes`` say how it was
+    measured.
     """
 
     digest: str
@@ -54,6 +56,12 @@ class Profile:
     gain: float
     preview: Tensor
     notes: Mapping[str, Json] = field(default_factory=dict)
+    frame_gains: tuple[float, ...] = (1.0,)
+
+    def even(self, frames: int) -> Tensor:
+        """What the pattern of each of so many latent frames is multiplied by, that all show alike: [frames]."""
+        gains = [*self.frame_gains[:frames], *[self.frame_gains[-1]] * (frames - len(self.frame_gains))]
+        return 1 / torch.tensor(gains)
 
     @property
     def draws(self) -> bool:
@@ -75,7 +83,8 @@ class Profile:
 
     def save(self, path: Path) -> None:
         """Write the profile to ``path`` (safetensors, half precision); OSError passes through."""
-        about = {"format": _FORMAT, "digest": self.digest, "gain": self.gain, "notes": dict(self.notes)}
+        about = {"format": _FORMAT, "digest": self.digest, "gain": self.gain, "notes": dict(self.notes),
+                 "frame_gains": list(self.frame_gains)}  # fmt: skip
         tensors = {
             "body": self.body.half().contiguous(),
             "first": self.first.half().contiguous(),
@@ -92,15 +101,16 @@ class Profile:
                 body, first, preview = (file.get_tensor(name).float() for name in ("body", "first", "preview"))
             if about["format"] != _FORMAT:
                 raise ValueError(f"format {about['format']}")
-            _check(body, first, preview, float(about["gain"]))
-            return cls(str(about["digest"]), body, first, float(about["gain"]), preview, dict(about["notes"]))
+            gain, gains = float(about["gain"]), tuple(map(float, about.get("frame_gains", (1.0,))))
+            _check(body, first, preview, (gain, *gains))
+            return cls(str(about["digest"]), body, first, gain, preview, dict(about["notes"]), gains)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as exc:
             raise WatermarkError(
                 f"the VAE profile {path} is damaged: {exc}", remedy="Delete it and run `safegen watermark calibrate`."
             ) from exc
 
 
-def _check(body: Tensor, first: Tensor, preview: Tensor, gain: float) -> None:
+def _check(body: Tensor, first: Tensor, preview: Tensor, gains: tuple[float, ...]) -> None:
     c = len(body)
     wanted = [(c, PATTERN_CHANNELS, 3, 3, 3), (c, PATTERN_CHANNELS, 2, 3, 3), (c + 1,)]
     shapes = [tuple(t.shape) for t in (body, first, preview)]
@@ -108,8 +118,8 @@ def _check(body: Tensor, first: Tensor, preview: Tensor, gain: float) -> None:
         raise ValueError(f"tensors of shapes {shapes}")
     if not all(torch.isfinite(t).all() for t in (body, first, preview)):
         raise ValueError("filters that are not finite")
-    if not (math.isfinite(gain) and gain > 0):
-        raise ValueError(f"gain {gain}")
+    if len(gains) < 2 or not all(math.isfinite(gain) and gain > 0 for gain in gains):
+        raise ValueError(f"gains {gains}")
 
 
 def find(digest: str, *folders: Path) -> Profile | None:

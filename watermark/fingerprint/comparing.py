@@ -33,6 +33,9 @@ DIFFERENT = 0.45
 SEEN = 0.15
 """Share of the clip's picture that must be seen to say anything."""
 
+BLIND = 0.4
+"""Share of what is seen that may move so much that hardly anything foreign would show there."""
+
 CONTRAST = 0.12
 """Share of the kept picture's contrast that must be left to say anything."""
 
@@ -188,7 +191,9 @@ class Comparing:
         elif judged.contrast < CONTRAST:
             why = "too little contrast is left"
         elif share <= UNEXPLAINED and not loud:
-            if judged.forms >= FORMS or (judged.contrast <= BOOST and self._is_plain(laid)):
+            if judged.blind > BLIND * seen and judged.out_of_step > UNEXPLAINED * seen:
+                why = "it moves too much to tell"
+            elif judged.forms >= FORMS or (judged.contrast <= BOOST and self._is_plain(laid)):
                 same = True
             else:
                 why = "it would take more recolouring than edits do"

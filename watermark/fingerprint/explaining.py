@@ -30,6 +30,15 @@ NOISE = 4.0
 SHIFT = 0.7
 """Pixels of a kept picture by which a point may lie elsewhere."""
 
+MOVES = 0.7
+"""How far, in standard deviations of a point over the half second, its mean may be off: cut elsewhere, it moved on."""
+
+BLIND = 12.0
+"""Levels that a cell's movement may explain above which hardly anything foreign would show there."""
+
+IN_STEP = 0.3
+"""The share of MOVES that is needed by half seconds that were cut where the kept ones were."""
+
 LOST = 0.15
 """Share of the power of fine detail that compression may take or bring."""
 
@@ -57,6 +66,8 @@ class Judged:
     ``explained``, ``form`` and ``unexplained`` are levels (root mean square): the kept picture's contrast as it is
     found again, what of it is not mere shading, and what remains beyond the tolerance. ``contrast``: the first as a
     share of the kept picture's own. ``forms``: what the kept picture itself has that is not mere shading, in levels.
+    ``blind``: the share of all cells in which hardly anything foreign would show, for what moves there explains nearly
+    all; and ``out_of_step`` the share that is unexplained if the half second was cut where the kept one was.
     """
 
     foreign: NDArray[np.bool_]
@@ -66,6 +77,8 @@ class Judged:
     unexplained: float
     contrast: float
     forms: float
+    blind: float
+    out_of_step: float
 
 
 class Explainer:
@@ -75,7 +88,7 @@ class Explainer:
         self.look = look
         self._terms, self._spread = _terms(look.picture)
         self._pooled = {2: pooled(self._terms, 2)}
-        self._tolerance = np.maximum(SHIFT * pooled(look.moving, 2), NOISE)
+        self._tolerance = np.maximum(MOVES * pooled(look.moving, 2), NOISE)
 
     def fit(self, picture: Picture, weight: Plane, rounds: int) -> NDArray[np.float64]:
         """The weights [terms, 3] of the explanation of ``picture`` [h, w, 3], where ``weight`` [h, w] says 1."""
@@ -143,7 +156,9 @@ class Explainer:
         slope = (cv2.Sobel(light, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(light, cv2.CV_32F, 0, 1) ** 2) / 64
         rough = cv2.GaussianBlur((found - cv2.GaussianBlur(found, (0, 0), 1.5)) ** 2, (0, 0), 2.0)
         noise = _enlarged(grain, weight.shape) / (frames * FINE**2)
-        may = NOISE**2 + SHIFT**2 * slope + (SHIFT * gain * look.moving) ** 2 + LOST * rough + noise
+        still = NOISE**2 + SHIFT**2 * slope + LOST * rough + noise
+        strayed = (MOVES * gain * look.moving) ** 2
+        may = still + strayed
         left = np.asarray(remaining(made, suspect.picture), np.float32)
         trust = weight / (1 + (left @ LUMA) ** 2 / may) ** 2
         left -= np.stack([_smooth(left[..., c], trust) for c in range(3)], axis=-1)
@@ -153,19 +168,29 @@ class Explainer:
         power = max(gain, 0.3) ** 2
         fine = np.maximum(suspect.detail - 1.3 * grain / frames, 0)
         restless = np.maximum(suspect.unrest - 1.5 * faint * grain, 0)
-        foreign = (
-            (cells((grey**2 + 0.25 * colour**2) / may) > 1)
-            | (fine > FINE_NOISE**2 + FINE_GAIN * power * look.detail)
-            | (restless > UNREST_NOISE**2 + UNREST_GAIN * power * look.unrest)
+        louder = (fine > FINE_NOISE**2 + FINE_GAIN * power * look.detail) | (
+            restless > UNREST_NOISE**2 + UNREST_GAIN * power * look.unrest
         )
+        remains = grey**2 + 0.25 * colour**2
         whole = cells(weight) > 0.99
+        foreign = (cells(remains / may) > 1) | louder
+        in_step = (cells(remains / (still + IN_STEP**2 * strayed)) > 1) | louder
+        blind = whole & (cells(strayed) > BLIND**2)
         mean = _mean(own, weight)
         explained = float(np.sqrt(_mean((own - mean) ** 2, weight)))
         had = float(np.sqrt(_mean((look.luma - _mean(look.luma, weight)) ** 2, weight)))
         form, unexplained = (float(np.sqrt(_mean(p, weight))) for p in (found**2, excess))
         forms = float(np.sqrt(_mean(known**2, weight)))
         return Judged(
-            foreign & whole, float(whole.mean()), explained, form, unexplained, explained / (had + 0.5), forms
+            foreign & whole,
+            float(whole.mean()),
+            explained,
+            form,
+            unexplained,
+            explained / (had + 0.5),
+            forms,
+            float(blind.mean()),
+            float((in_step & whole).mean()),
         )
 
 

@@ -6,6 +6,7 @@ import errno
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as nnf
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,7 +25,7 @@ from safegen.errors import ConfigError, WatermarkError
 from safegen.settings import Home
 from safegen.watermark import fastvae
 from safegen.watermark.calibration import calibrate, random_pattern
-from safegen.watermark.clip.profile import Profile, file_name, find, weights_digest
+from safegen.watermark.clip.profile import SHIPPED, Profile, file_name, find, weights_digest
 from safegen.watermark.layouts import Layout, strides
 from tests import families
 from tests.linear_vae import AutoencoderKLHunyuanVideo, Silent, Uneven
@@ -371,3 +373,32 @@ def test_a_real_vaes_round_trip_is_finite(wan: Any, wan_profile: Profile) -> Non
 def test_hosts_that_are_no_latents_are_refused(wan: Any, wan_profile: Profile, shape: tuple[int, ...]) -> None:
     with pytest.raises(WatermarkError, match="do not fit"):
         roundtrip.measure(wan, wan_profile, torch.zeros(shape))
+
+
+def shipped() -> Profile:
+    return Profile.load(next(SHIPPED.glob("*.safetensors")))
+
+
+def test_a_vae_that_begins_loud_draws_all_frames_alike() -> None:
+    """Causal VAEs draw the first latent frames louder, which showed as a flash."""
+    profile = replace(shipped(), frame_gains=(0.9, 1.5, 1.0))
+    assert profile.even(5).tolist() == pytest.approx([1 / 0.9, 1 / 1.5, 1, 1, 1])
+    assert profile.even(2).tolist() == pytest.approx([1 / 0.9, 1 / 1.5])
+    assert len(shipped().frame_gains) == 4
+    assert shipped().frame_gains[1] > 1.1
+
+
+def test_a_profile_keeps_its_frame_gains_and_older_files_have_none(tmp_path: Path) -> None:
+    profile = replace(shipped(), frame_gains=(1.25, 0.5))
+    profile.save(tmp_path / "p.safetensors")
+    assert Profile.load(tmp_path / "p.safetensors").frame_gains == (1.25, 0.5)
+    with safe_open(tmp_path / "p.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["profile"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del about["frame_gains"]
+    save_file(tensors, tmp_path / "old.safetensors", metadata={"profile": json.dumps(about)})
+    assert Profile.load(tmp_path / "old.safetensors").frame_gains == (1.0,)
+    about["frame_gains"] = [1.0, -2.0]
+    save_file(tensors, tmp_path / "bad.safetensors", metadata={"profile": json.dumps(about)})
+    with pytest.raises(WatermarkError, match="damaged"):
+        Profile.load(tmp_path / "bad.safetensors")

@@ -23,8 +23,8 @@ from safegen.watermark import fastvae
 from safegen.watermark.calibration import smooth_clip
 from safegen.watermark.clip.extraction import extract_frames
 from safegen.watermark.clip.latent_residual import PSNR, LatentEmbedder, embed_latents, pattern_pictures
+from safegen.watermark.clip.latent_visibility import weights
 from safegen.watermark.clip.profile import SUBCELLS, Profile, find, weights_digest
-from safegen.watermark.clip.visibility import weights
 from safegen.watermark.layouts import Layout, call_shape
 from safegen.watermark.payload import Payload
 from tests import families

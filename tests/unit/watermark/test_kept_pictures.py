@@ -78,6 +78,17 @@ def test_foreign_forms_on_an_even_clip_are_unexplained() -> None:
     assert compare(kept, watch(clip(5, 17, 96, 128), FPS)).same is not True
 
 
+def test_what_jumps_about_explained_whatever_was_cloned_into_it() -> None:
+    dice = np.random.default_rng(0)
+    sheet = cv2.GaussianBlur(dice.normal(0, 1, (144, 900)).astype(np.float32), (0, 0), 5)
+    sheet = 128 + 45 * sheet / sheet.std()
+    jumping = levels(np.stack([sheet[:, (37 * n) % 700 :][:, :192] for n in range(25)])[..., None].repeat(3, axis=3))
+    kept = KeptPictures.from_bytes(KeptPictures.of(watch(jumping, FPS)).to_bytes())
+    assert compare(kept, watch(jumping, FPS)).same is True
+    found = compare(kept, watch(FORGERIES["cloned_0.15"](jumping, foreign(), dice), FPS))
+    assert (found.same, found.why) == (None, "it moves too much to tell")
+
+
 def test_pictures_without_contrast_cannot_be_compared(kept: KeptPictures, frames: NDArray[np.uint8]) -> None:
     found = compare(kept, watch(levels(frames * 0.05 + 120), FPS), WHOLE)
     assert (found.same, found.why) == (None, "too little contrast is left")

@@ -10,7 +10,8 @@ import pytest
 
 from safegen.errors import WatermarkError
 from safegen.watermark.clip import alignment, pattern, reading
-from tests.marked_clips import KEY, PAYLOAD, Frames, canvas_samples, clip, drawn, paint
+from safegen.watermark.clip.latent_residual import pattern_pictures
+from tests.marked_clips import KEY, PAYLOAD, Frames, canvas_samples, clip, paint, spans
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,8 @@ def test_signpost_scores_say_which_phase_a_frame_shows() -> None:
 
 def test_projection_with_a_corner_is_that_of_the_window_on_the_plane() -> None:
     """A crop, read where it was cut, correlates with the pattern; read at the wrong place, it hardly does."""
-    plane = np.moveaxis(drawn(PAYLOAD, KEY, 25, 48, 48), -1, 1)
+    lengths = [stop - start for start, stop in spans(25)]
+    plane = np.repeat(pattern_pictures(PAYLOAD, KEY, spans(25), 48, 48), lengths, axis=0)
     path = alignment.untouched(25)
     cut = np.ascontiguousarray(plane[:, :, 8:, 5:])
     assert reading.signpost_fit(reading.samples(cut, path, (8, 5))) > 8

@@ -14,6 +14,7 @@ from safegen.watermark import base
 from safegen.watermark.base import Extraction, MarkStatus
 from safegen.watermark.clip import alignment, pattern
 from safegen.watermark.clip.extraction import NONCE_TRIES, extract_frames
+from safegen.watermark.clip.visibility import amplitudes
 from tests.marked_clips import (
     KEY,
     OTHER_KEY,
@@ -67,7 +68,7 @@ def psnr(one: Frames, two: Frames) -> float:
 def signpost_drawn(frames: int, height: int, width: int) -> NDArray[np.float32]:
     """What anybody can draw: the public part alone, root mean square 1."""
     path = alignment.untouched(frames)
-    posts = pattern.signpost()[path]
+    posts = (pattern.signpost() * amplitudes())[path]
     rows, columns = (pattern.cosines(n, min(height, width)) for n in (height, width))
     yuv = np.einsum("vy,tcvu,ux->tcyx", rows, posts - posts.mean(axis=0), columns, optimize=True)
     drawn_: NDArray[np.float32] = np.einsum("rc,tcyx->tyxr", RGB, yuv / np.sqrt((yuv**2).mean())).astype(np.float32)

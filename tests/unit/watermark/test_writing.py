@@ -15,7 +15,7 @@ import torch.nn.functional as nnf
 from safegen.errors import PayloadError, WatermarkError
 from safegen.types import ContentId
 from safegen.watermark.base import MarkStatus
-from safegen.watermark.clip import visibility
+from safegen.watermark.clip import latent_visibility, visibility
 from safegen.watermark.clip.extraction import extract_frames
 from safegen.watermark.clip.latent_residual import PSNR, embed_latents, pattern_pictures
 from safegen.watermark.clip.profile import PATTERN_CHANNELS, SUBCELLS, Profile
@@ -87,7 +87,9 @@ def test_the_change_is_the_pattern_times_the_weights(plain_profile: Profile) -> 
     change = embed_latents(latents, PAYLOAD, KEY, plain_profile, LAYOUT) - latents
     side = SUBCELLS * CELLS
     pictures = torch.from_numpy(pattern_pictures(PAYLOAD, KEY, LAYOUT.spans(LATENT_FRAMES), side, side))
-    fine = nnf.interpolate(visibility.weights(latents, PREVIEW), (side, side), mode="bilinear", align_corners=False)
+    fine = nnf.interpolate(
+        latent_visibility.weights(latents, PREVIEW), (side, side), mode="bilinear", align_corners=False
+    )
     wanted = (pictures * fine[0, :, None]).reshape(LATENT_FRAMES, 3, CELLS, SUBCELLS, CELLS, SUBCELLS)
     wanted = wanted.permute(1, 3, 5, 0, 2, 4).reshape(change.shape)
     level = 255 * 10 ** (-PSNR / 20) / plain_profile.gain
@@ -131,25 +133,25 @@ HOSTS = {
 
 
 @pytest.mark.parametrize("name", list(HOSTS))
-def test_weights_are_finite_bounded_and_of_unit_power(name: str) -> None:
+def test_weights_are_finite_bounded_and_of_unit_power_in_every_frame(name: str) -> None:
     host = HOSTS[name]
-    weights = visibility.weights(host, PREVIEW)
+    weights = latent_visibility.weights(host, PREVIEW)
     assert weights.shape == (len(host), *host.shape[2:])
     assert weights.dtype == torch.float32
     assert torch.isfinite(weights).all()
-    torch.testing.assert_close(weights.square().mean(dim=(1, 2, 3)), torch.ones(len(host)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(weights.square().mean(dim=(2, 3)), torch.ones(weights.shape[:2]), atol=1e-4, rtol=0)
     spread = math.sqrt(visibility.HIGHEST / visibility.LOWEST)
-    assert float((weights.amax(dim=(1, 2, 3)) / weights.amin(dim=(1, 2, 3))).max()) <= spread + 1e-4
+    assert float((weights.amax(dim=(2, 3)) / weights.amin(dim=(2, 3))).max()) <= spread + 1e-4
 
 
 @pytest.mark.parametrize("name", ["black", "white", "mid-grey", "one cell"])
 def test_where_nothing_differs_all_weights_are_one(name: str) -> None:
     host = HOSTS[name][:, :, :1]
-    torch.testing.assert_close(visibility.weights(host, PREVIEW), torch.ones(1, 1, *host.shape[3:]))
+    torch.testing.assert_close(latent_visibility.weights(host, PREVIEW), torch.ones(1, 1, *host.shape[3:]))
 
 
 def test_weights_are_lower_where_calm_mid_grey_would_show_the_pattern() -> None:
-    weights = visibility.weights(scene(), PREVIEW)[0]
+    weights = latent_visibility.weights(scene(), PREVIEW)[0]
     calm, busy, changing = weights[:, :, :4], weights[:, :4, 8:], weights[:, 8:, 8:]
     assert float(calm.max()) < 0.9 * float(busy.min())
     assert float(calm.max()) < 0.9 * float(changing.min())
@@ -157,15 +159,15 @@ def test_weights_are_lower_where_calm_mid_grey_would_show_the_pattern() -> None:
 
 @pytest.mark.parametrize("level", [0.0, 20.0, 255.0])
 def test_weights_are_lower_at_mid_grey_than_in_the_dark_and_in_the_light(level: float) -> None:
-    weights = visibility.weights(torch.cat([even(127), even(level)], dim=4), PREVIEW)[0]
+    weights = latent_visibility.weights(torch.cat([even(127), even(level)], dim=4), PREVIEW)[0]
     assert float(weights[:, :, : CELLS - 2].max()) < 0.9 * float(weights[:, :, CELLS + 2 :].min())
 
 
 def test_weights_know_each_clip_of_a_batch_by_itself() -> None:
     both = torch.cat([scene(), even(127)])
-    together = visibility.weights(both, PREVIEW)
+    together = latent_visibility.weights(both, PREVIEW)
     for n in range(2):
-        torch.testing.assert_close(together[n : n + 1], visibility.weights(both[n : n + 1], PREVIEW))
+        torch.testing.assert_close(together[n : n + 1], latent_visibility.weights(both[n : n + 1], PREVIEW))
 
 
 def test_a_payload_reads_from_a_scene_that_the_weights_reshape(plain_profile: Profile) -> None:
