@@ -17,7 +17,7 @@ FPS = 16.0
 FRAMES = 25
 SHORT = 192
 KEY = hashlib.sha256(b"safegen verdict benchmark").digest()
-RMS = 2.0
+RMS = 1.4
 """Strength of a painted pattern in YUV levels, about that of the product's own mark."""
 
 

@@ -19,14 +19,15 @@ from safegen.provenance.kept_manifests import store_manifest, store_pictures
 from safegen.provenance.manifest import GeneratorModel, ManifestSpec, MediaFormat, Mode, SoftBinding
 from safegen.settings import Home
 from safegen.types import ContentId, new_content_id, soft_binding_alg
+from safegen.watermark.clip.in_pixels import embed_frames
 from safegen.watermark.fingerprint.kept_pictures import KeptPictures, sha256
 from safegen.watermark.fingerprint.shown import watch
 from safegen.watermark.payload import Payload
-from tests.marked_clips import clip, drawn, levels
+from tests.marked_clips import clip
 from tests.unit.provenance.provenance_samples import ffmpeg
 
 ALG = soft_binding_alg("latent-residual")
-STRENGTH = 3.0
+STRENGTH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def record(home: Home, folder: Path, *, seed: int = 3, keep: bool = True) -> Rec
         KeyStore.init(home)
     keys, content_id = KeyStore.load(home), new_content_id()
     plain = clip(seed, 33, 96, 128)
-    frames = levels(plain + STRENGTH * drawn(Payload(content_id), keys.watermark_key, *plain.shape[:3]))
+    frames = embed_frames(plain, Payload(content_id), keys.watermark_key, strength=STRENGTH)
     encoded, final = folder / f"{content_id}.encoded.mp4", folder / f"{content_id}.mp4"
     encode_video(frames, 16, encoded)
     shown = read_clip(encoded).frames
