@@ -125,12 +125,14 @@ def by_model(model: str) -> Query:
     return _query()(equal={"model": _said(model, "model", "its id, as entries have it")})
 
 
-def by_subject(subject: str, home: Home) -> list[Query]:
+def by_subject(subject: str, home: Home | None) -> list[Query]:
     """Entries about a person: those whose personal fields are held under the name, and those that say it was erased.
 
-    What an erasure took leads to no entry any more. Raises as ``privacy.fields.entries_about``.
+    What an erasure took leads to no entry any more. Without a home (that has a ledger) there are none. Raises
+    InputError for an empty name, and as ``privacy.fields.entries_about``.
     """
-    found = entries_about(home, subject)
+    _said(subject, "person", "the name as `generate --subject` or `--by` had it")
+    found = () if home is None else entries_about(home, subject)
     return [_query()(among=found[first : first + _BATCH]) for first in range(0, len(found), _BATCH)]
 
 

@@ -110,7 +110,7 @@ def subject(
     from safegen.audit.questions import by_subject
 
     with command(as_json=as_json), _open() as ledger:
-        queries = [] if none_yet(Home.default()) else by_subject(name, Home.default())
+        queries = by_subject(name, None if none_yet(Home.default()) else Home.default())
         _tell(ledger, queries, (begin, end, limit, after), _Form(as_json, csv, parquet))
 
 
@@ -281,7 +281,10 @@ def _tell(ledger: AuditLedger, queries: Sequence[Query], page: tuple[str, str, i
 
     begin, end, limit, after = page
     form.check()
-    asked = [pages(query, stamp(begin, "--from"), stamp(end, "--to"), after) for query in queries]
+    first, last_before = stamp(begin, "--from"), stamp(end, "--to")
+    if first and last_before and first >= last_before:
+        raise InputError(f"--from {begin} is not before --to {end}.", remedy="Exchange them: --to itself is left out.")
+    asked = [pages(query, first, last_before, after) for query in queries]
     last: list[Json] = []
 
     def counted() -> Iterator[dict[str, Json]]:

@@ -250,3 +250,20 @@ def clips(*numbers: int) -> list[str]:
 )  # fmt: skip
 def test_bad_input_is_told_so(vkey: str, arguments: tuple[str, ...]) -> None:
     assert "Error:" in run(*arguments, code=2).stderr
+
+
+SENSELESS = (
+    ("subject", " "),
+    ("subject", "pat", "--from", "x"),
+    ("time", "--to", "1"),
+    ("time", "--from", "2027-01-01", "--to", "2026-01-01"),
+    ("key", "k", "--from", "x"),
+)
+
+
+@pytest.mark.parametrize("asked", SENSELESS)
+def test_questions_that_make_no_sense_were_answered_where_there_was_no_ledger(
+    asked: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAFEGEN_HOME", str(tmp_path / "home"))
+    run(*asked, code=2)
