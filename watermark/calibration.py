@@ -22,6 +22,7 @@ from safegen.types import ContentId, Json
 from safegen.watermark import fastvae
 from safegen.watermark.base import Progress
 from safegen.watermark.clip.latent_residual import pattern_pictures
+from safegen.watermark.clip.pattern import TO_RGB
 from safegen.watermark.clip.profile import PATTERN_CHANNELS, SUBCELLS, Profile, weights_digest
 from safegen.watermark.layouts import Layout, reaches, strides
 from safegen.watermark.payload import Payload
@@ -39,7 +40,7 @@ RIDGE = 1e-3
 REFINE_RATE = 1e-3
 """Of the second stage, relative to the filter's own root mean square."""
 
-_RGB = torch.tensor([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]])
+_RGB = torch.from_numpy(TO_RGB)
 
 
 def calibrate(

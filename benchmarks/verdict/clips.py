@@ -97,12 +97,12 @@ def _paint(frames: Frames, name: str) -> Frames:
     """``frames`` with a clip mark of their own in the pixels."""
     from safegen.types import ContentId
     from safegen.watermark.clip.latent_residual import pattern_pictures
+    from safegen.watermark.clip.pattern import TO_RGB
     from safegen.watermark.payload import Payload
 
     count, height, width = frames.shape[:3]
     content_id = ContentId(hashlib.sha256(name.encode()).hexdigest()[:16])
     spans = [(0, 1), *((start, min(start + 4, count)) for start in range(1, count, 4))]
     pictures = pattern_pictures(Payload(content_id), KEY, spans, height, width)
-    to_rgb = np.array([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]], np.float32)
-    rgb = np.repeat(np.einsum("rc,tchw->thwr", to_rgb, pictures), [stop - start for start, stop in spans], axis=0)
+    rgb = np.repeat(np.einsum("rc,tchw->thwr", TO_RGB, pictures), [stop - start for start, stop in spans], axis=0)
     return np.clip(np.rint(frames + RMS * rgb), 0, 255).astype(np.uint8)

@@ -72,9 +72,7 @@ class Marking(Protocol):
     """One clip's mark, on its way through a run."""
 
     scheme: str
-    last_resort: tuple[
-        float, ...
-    ]  # tried where the strongest of ``strengths`` cannot be read: it shows, in even places
+    last_resort: tuple[float, ...]  # tried where none of ``strengths`` can be read: they show, in even places
     headroom: float
     seconds: float  # spent on embedding so far
 
@@ -199,12 +197,23 @@ class _LatentMarking(_Marking):
         return decode_latents(self._pipe, stronger, self._shape)
 
 
-class LatentMarking(_LatentMarking):
+class _ClipMarking(_Marking):
+    """What both ways to draw the pattern of clips have in common: from the pixels it is read alike."""
+
+    last_resort: tuple[float, ...] = CLIP_LAST_RESORT
+    headroom: float = CLIP_HEADROOM
+
+    def read(self, frames: NDArray[np.uint8]) -> Extraction:
+        """Read from the pixels, as anybody with the key does."""
+        from safegen.watermark.clip.extraction import extract_frames
+
+        return extract_frames(frames, self._key, look=False)
+
+
+class LatentMarking(_LatentMarking, _ClipMarking):
     """The mark of clips: one linear filter on the latents of the last denoising step."""
 
     scheme: str = LATENT_SCHEME
-    last_resort: tuple[float, ...] = CLIP_LAST_RESORT
-    headroom: float = CLIP_HEADROOM
 
     def __init__(self, pipe: Any, request: MarkRequest, shape: ClipShape) -> None:
         from safegen.watermark.clip.latent_residual import LatentEmbedder
@@ -215,12 +224,6 @@ class LatentMarking(_LatentMarking):
 
     def _again(self, strength: float) -> Any:
         return self._embedder.remark(strength)
-
-    def read(self, frames: NDArray[np.uint8]) -> Extraction:
-        """Read from the pixels, as anybody with the key does."""
-        from safegen.watermark.clip.extraction import extract_frames
-
-        return extract_frames(frames, self._key, look=False)
 
 
 class StillMarking(_LatentMarking):
@@ -287,12 +290,10 @@ class NoiseMarking(_Marking):
         return self._reader.extract_frames(frames, self._key)
 
 
-class DrawnMarking(_Marking):
+class DrawnMarking(_ClipMarking):
     """The mark of clips drawn into the pixels, for pipelines whose latents are out of reach."""
 
     scheme: str = DRAWN_SCHEME
-    headroom: float = CLIP_HEADROOM
-    last_resort: tuple[float, ...] = CLIP_LAST_RESORT
 
     def strengths(self, sampled: NDArray[np.uint8]) -> tuple[float, ...]:
         """Of large, long or calm clips a weaker mark reads as well: the statistic grows with the strength."""
@@ -309,12 +310,6 @@ class DrawnMarking(_Marking):
         marked = embed_frames(sampled, self._payload, self._key, strength=strength)
         self.seconds += time.perf_counter() - start
         return marked
-
-    def read(self, frames: NDArray[np.uint8]) -> Extraction:
-        """Read from the pixels, as anybody with the key does."""
-        from safegen.watermark.clip.extraction import extract_frames
-
-        return extract_frames(frames, self._key, look=False)
 
 
 class PixelMarking(_Marking):

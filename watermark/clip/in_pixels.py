@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from safegen.errors import WatermarkError
 from safegen.opencv import cv2
-from safegen.watermark import base
 from safegen.watermark.clip import pattern
 from safegen.watermark.clip.reading import check_frames
 from safegen.watermark.clip.visibility import amplitudes, weights
@@ -22,12 +21,8 @@ from safegen.watermark.payload import Payload, check_key
 PSNR = 40.0
 """Decibels between a clip marked at strength 1 and the same unmarked."""
 
-LEAST_FRAMES = 2 * pattern.FRAMES_PER_PHASE + 1
-
 SMALL = 72
 """Short side, in pixels, of the picture by which it is judged where the pattern may be stronger."""
-
-_RGB = np.array([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]], np.float32)
 
 Frame = NDArray[np.uint8]
 
@@ -40,10 +35,10 @@ def embed_frames(
     Raises WatermarkError for frames that are none or too few, PayloadError for a malformed payload or key.
     """
     check_frames(frames)
-    if len(frames) < LEAST_FRAMES:
+    if len(frames) < pattern.LEAST_FRAMES:
         raise WatermarkError(
             f"a clip of {len(frames)} frames is too short for a pattern that changes over time",
-            remedy=f"Give at least {LEAST_FRAMES} frames.",
+            remedy=f"Give at least {pattern.LEAST_FRAMES} frames.",
         )
     return np.stack(list(embed_stream(frames, payload, key, strength=strength, count=len(frames))))
 
@@ -59,7 +54,7 @@ def embed_stream(
     pictures: NDArray[np.float32] | None = None
     before: NDArray[np.float32] | None = None
     for n, frame in enumerate(frames):
-        base.check_frames(frame[None])
+        check_frames(frame[None])
         if pictures is None:
             height, width = frame.shape[:2]
             pictures = phase_pictures(payload, key, height, width, count) * level(strength)
@@ -93,7 +88,7 @@ def phase_pictures(payload: Payload, key: bytes, height: int, width: int, count:
     out = np.empty((pattern.PHASES, height, width, 3), np.float32)
     for phase, of_phase in enumerate(slots.astype(np.float32)):
         yuv = np.matmul(np.matmul(rows.T, of_phase), columns)
-        rgb = np.moveaxis(yuv, 0, -1) @ _RGB.T
+        rgb = np.moveaxis(yuv, 0, -1) @ pattern.TO_RGB.T
         out[phase] = rgb / max(float(np.sqrt((rgb**2).mean())), 1e-12)
     return out
 

@@ -87,10 +87,10 @@ def embed_latents(
     if len(payloads) != len(clips):
         raise WatermarkError(f"{len(clips)} clips need {len(clips)} payloads, not {len(payloads)}")
     spans = layout.spans(clips.shape[2])
-    if spans[-1][1] <= 2 * pattern.FRAMES_PER_PHASE:
+    if spans[-1][1] < pattern.LEAST_FRAMES:
         raise WatermarkError(
             f"a clip of {spans[-1][1]} frames is too short for a pattern that changes over time",
-            remedy=f"Generate at least {2 * pattern.FRAMES_PER_PHASE + 1} frames, or one still.",
+            remedy=f"Generate at least {pattern.LEAST_FRAMES} frames, or one still.",
         )
     height, width = SUBCELLS * clips.shape[3], SUBCELLS * clips.shape[4]
     drawn = torch.stack([draw_pattern(p, key, spans, height, width, latents.device) for p in payloads])

@@ -40,6 +40,12 @@ SIGNPOST_SHARE = 5
 NONCES = 64
 """Ways in which a key lays its coded bits; the content id chooses one."""
 
+LEAST_FRAMES = 2 * FRAMES_PER_PHASE + 1
+"""Shorter clips have no time for a pattern that changes."""
+
+TO_RGB: NDArray[np.float32] = np.array([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]], np.float32)
+"""Y, Cb, Cr to R, G, B (BT.601, full range), [3, 3] to be applied from the left."""
+
 CODED_BITS = ecc.coded_length(PAYLOAD_BITS)
 _SIGNPOST_LABEL = b"safegen/watermark/v1/signpost"
 

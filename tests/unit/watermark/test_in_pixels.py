@@ -9,7 +9,8 @@ import pytest
 from safegen.errors import WatermarkError
 from safegen.watermark.base import MarkStatus
 from safegen.watermark.clip.extraction import extract_frames, extract_stream
-from safegen.watermark.clip.in_pixels import LEAST_FRAMES, PSNR, embed_frames, embed_stream, phase_pictures
+from safegen.watermark.clip.in_pixels import PSNR, embed_frames, embed_stream, phase_pictures
+from safegen.watermark.clip.pattern import LEAST_FRAMES
 from safegen.watermark.clip.visibility import CHROMA, amplitudes, weights
 from tests.marked_clips import KEY, OTHER_KEY, PAYLOAD, Frames, clip
 
@@ -75,6 +76,8 @@ def test_what_cannot_be_marked_is_refused() -> None:
         embed_frames(frames[: LEAST_FRAMES - 1], PAYLOAD, KEY)
     with pytest.raises(WatermarkError, match="one size"):
         list(embed_stream([frames[0], cv2.resize(frames[1], (32, 32))], PAYLOAD, KEY))
+    with pytest.raises(WatermarkError, match="too long and narrow"):  # the reader would refuse them
+        list(embed_stream([frames[0][:10]], PAYLOAD, KEY))
     with pytest.raises(WatermarkError, match="out of range"):
         embed_frames(frames, PAYLOAD, KEY, strength=0)
     with pytest.raises(WatermarkError, match="uint8"):
